@@ -1,0 +1,179 @@
+package main
+
+import (
+	"log/slog"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Times of the supervision of the worker.
+const (
+	beatEvery   = 500 * time.Millisecond // how often the worker beats, and how often init looks
+	beatsMissed = 3                      // looks without a beat after which the worker counts as hung
+	beatsAtBoot = 40                     // the same before the first beat
+	stopTimeout = 5 * time.Second        // for the worker to withdraw and end when it is told to
+	backoffMin  = 250 * time.Millisecond
+	backoffMax  = 10 * time.Second
+	healthyFor  = time.Minute // after so long a run the next restart is at once again
+)
+
+// worker is the running child. Only supervise touches it.
+type worker struct {
+	pid     int
+	started time.Time
+	beats   chan struct{} // one value at most: there was a beat since the last look
+	missed  int
+	limit   int
+}
+
+// supervise keeps the worker alive and collects every orphan, until somebody wants the machine to end. It returns
+// exitPowerOff or exitReboot.
+//
+// Looks are counted, not measured: a guest that its host paused, or starved, finds one look to be late, not the worker hung.
+func supervise(log *slog.Logger, args []string, signals <-chan os.Signal, button <-chan struct{}) int {
+	look := time.NewTicker(beatEvery)
+	defer look.Stop()
+	var w *worker
+	var again <-chan time.Time
+	var deadline <-chan time.Time
+	backoff, ending := backoffMin, 0
+	end := func(how int) {
+		if ending == 0 {
+			ending, deadline = how, time.After(stopTimeout)
+		}
+		if w != nil {
+			_ = unix.Kill(w.pid, unix.SIGTERM)
+		}
+	}
+	start := func() {
+		var err error
+		if w, err = startWorker(args); err != nil {
+			log.Error("start worker", "err", err)
+			again = time.After(backoffMax)
+		}
+	}
+	start()
+	for {
+		select {
+		case <-again:
+			again = nil
+			start()
+		case <-deadline:
+			return ending
+		case <-button:
+			log.Info("power button")
+			end(exitPowerOff)
+		case <-look.C:
+			w.look(log)
+		case s := <-signals:
+			switch s {
+			case unix.SIGTERM, unix.SIGPWR:
+				end(exitPowerOff)
+			case unix.SIGINT:
+				end(exitReboot)
+			}
+		}
+		// Signals coalesce, so children are collected after every event, not one for each SIGCHLD.
+		if status, died := reap(w); died {
+			if how := status.ExitStatus(); ending == 0 && (how == exitPowerOff || how == exitReboot) {
+				ending = how
+			}
+			if ending != 0 {
+				return ending
+			}
+			if time.Since(w.started) > healthyFor {
+				backoff = backoffMin
+			}
+			log.Error("worker ended", "exit", status.ExitStatus(), "signal", status.Signal(), "again_in", backoff)
+			w, again = nil, time.After(backoff)
+			backoff = min(backoff*2, backoffMax)
+		}
+		if w == nil && ending != 0 {
+			return ending
+		}
+	}
+}
+
+// startWorker starts this program again, in a session of its own, with a pipe to beat on. It is not waited for here: reap
+// collects it like every other child.
+func startWorker(args []string) (*worker, error) {
+	r, wr, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer wr.Close()
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		r.Close()
+		return nil, err
+	}
+	defer null.Close()
+	argv := append([]string{"bladeguest", "--beat", "3", "--machine"}, args...)
+	p, err := os.StartProcess("/proc/self/exe", argv, &os.ProcAttr{
+		Env:   []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root"},
+		Files: []*os.File{null, os.Stdout, os.Stderr, wr},
+		Sys:   &unix.SysProcAttr{Setsid: true},
+	})
+	if err != nil {
+		r.Close()
+		return nil, err
+	}
+	w := &worker{pid: p.Pid, started: time.Now(), beats: make(chan struct{}, 1), limit: beatsAtBoot}
+	_ = p.Release()
+	go w.listen(r)
+	return w, nil
+}
+
+func (w *worker) listen(r *os.File) {
+	defer r.Close()
+	buf := make([]byte, 64)
+	for {
+		if n, err := r.Read(buf); n == 0 || err != nil {
+			return
+		}
+		select {
+		case w.beats <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// look kills a worker that missed too many beats. SIGKILL also ends one that was stopped.
+func (w *worker) look(log *slog.Logger) {
+	if w == nil {
+		return
+	}
+	select {
+	case <-w.beats:
+		w.missed, w.limit = 0, beatsMissed
+		return
+	default:
+		w.missed++
+	}
+	if w.missed == w.limit {
+		log.Error("worker hangs", "missed", w.missed)
+		_ = unix.Kill(w.pid, unix.SIGKILL)
+	}
+}
+
+// reap collects every child that ended, and says how the worker ended if it was among them. The worker's routing daemons
+// share its process group; what is left of them ends with it.
+func reap(w *worker) (unix.WaitStatus, bool) {
+	var status, of unix.WaitStatus
+	died := false
+	for {
+		pid, err := unix.Wait4(-1, &status, unix.WNOHANG, nil)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil || pid <= 0 {
+			return of, died
+		}
+		if w != nil && pid == w.pid {
+			of, died = status, true
+			_ = unix.Kill(-w.pid, unix.SIGTERM)
+		}
+	}
+}

@@ -1,0 +1,86 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/bladenet/bladenet/guests/channel"
+	"github.com/bladenet/bladenet/guests/director"
+)
+
+// stuckAfter is how long the controller's loop may be busy with one round before the process stops beating.
+const stuckAfter = 60 * time.Second
+
+// work runs the second role until ctx ends or the blade asks for the end of the machine. It returns the exit code.
+func work(ctx context.Context, log *slog.Logger, o options) (int, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var code atomic.Int32
+	c := director.New(director.Config{
+		Log:      log,
+		Store:    director.Store{Path: o.State},
+		Software: "bladenet " + version,
+		End: func(reboot bool) {
+			code.Store(exitPowerOff)
+			if reboot {
+				code.Store(exitReboot)
+			}
+			// The answer to the blade is on its way; what ends the connection may wait for it.
+			time.AfterFunc(200*time.Millisecond, cancel)
+		},
+	})
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	if o.Beat > 0 {
+		syscall.CloseOnExec(o.Beat) // no child of ours beats for us
+		wg.Go(func() { beat(ctx, os.NewFile(uintptr(o.Beat), "beat"), c) })
+	}
+	wg.Go(func() { serve(ctx, log, o.Listen, c) })
+	err := c.Run(ctx)
+	return int(code.Load()), err
+}
+
+// serve listens for the blade, again and again: the transport's module may be loaded later than this program.
+func serve(ctx context.Context, log *slog.Logger, where string, c *director.Controller) {
+	said := ""
+	for ctx.Err() == nil {
+		l, err := listen(where)
+		if err == nil {
+			log.Info("listen", "at", where)
+			err = channel.Server{Handler: c, Software: "bladenet " + version, Log: log}.Serve(ctx, l)
+		}
+		if err != nil && err.Error() != said {
+			said = err.Error()
+			log.Error("listen", "err", err)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+// beat tells init that this process runs and that its loop comes round.
+func beat(ctx context.Context, f *os.File, c *director.Controller) {
+	defer f.Close()
+	tick := time.NewTicker(beatEvery)
+	defer tick.Stop()
+	for {
+		if time.Since(c.Alive()) < stuckAfter {
+			if _, err := f.Write([]byte{'.'}); err != nil {
+				return
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
