@@ -136,8 +136,9 @@ type Service struct {
 	Name    ServiceName    `json:"name"`
 	VIPs    []netip.Addr   `json:"vips"`
 	Ports   []PortRange    `json:"ports"`
-	Clients []netip.Prefix `json:"clients"` // empty: any
-	Servers []GuestName    `json:"servers"` // real servers that may answer, a sorry server included
+	Clients []netip.Prefix `json:"clients"`          // empty: any
+	Servers []GuestName    `json:"servers"`          // real servers that may answer, a sorry server included
+	Checks  []PortRange    `json:"checks,omitempty"` // what directors probe at their servers' eth1; the filter lets it through
 	Pos     Pos            `json:"pos"`
 }
 
