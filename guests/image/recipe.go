@@ -1,0 +1,222 @@
+package image
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"embed"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/goccy/go-yaml"
+
+	"github.com/bladenet/bladenet/policy"
+)
+
+//go:embed recipes/*.yaml
+var builtin embed.FS
+
+// Recipe says what an image is made of.
+type Recipe struct {
+	Name     string        `yaml:"name" json:"name"`
+	Kind     policy.Driver `yaml:"kind" json:"kind"`
+	Suite    string        `yaml:"suite" json:"suite"`       // Debian suite
+	Packages []string      `yaml:"packages" json:"packages"` // besides the suite's essential ones
+	Files    []File        `yaml:"files" json:"files,omitempty"`
+	Certs    []Certificate `yaml:"certificates" json:"certificates,omitempty"`
+	Commands []string      `yaml:"commands" json:"commands,omitempty"` // run by sh inside the tree, after the files are there
+	Remove   []string      `yaml:"remove" json:"remove,omitempty"`     // patterns below /, removed last
+
+	Command      []string `yaml:"command" json:"command,omitempty"`           // lxc: argument vector of init
+	Halt         string   `yaml:"halt" json:"halt,omitempty"`                 // lxc: signal
+	Capabilities []string `yaml:"capabilities" json:"capabilities,omitempty"` // lxc: kept besides the driver's own
+
+	Modules []string `yaml:"modules" json:"modules,omitempty"` // kvm: kernel modules in the root, their dependencies follow
+	Disk    string   `yaml:"disk" json:"disk,omitempty"`       // kvm: size of the root file system, "512MiB"
+	Cmdline string   `yaml:"cmdline" json:"cmdline,omitempty"` // kvm: kernel command line
+}
+
+// File is a file of a recipe.
+type File struct {
+	Path    string `yaml:"path" json:"path"`
+	Mode    string `yaml:"mode" json:"mode,omitempty"` // octal, 0644 when empty
+	Content string `yaml:"content" json:"content"`
+}
+
+// Certificate is a self-signed certificate that the build makes, for services that cannot start without one.
+type Certificate struct {
+	Cert  string   `yaml:"cert" json:"cert"`
+	Key   string   `yaml:"key" json:"key"`
+	Names []string `yaml:"names" json:"names"`
+}
+
+// Recipes are the recipes by name: the built-in ones, and over them those of a folder (*.yaml), if one is given.
+func Recipes(dir string) (map[string]Recipe, error) {
+	out := map[string]Recipe{}
+	if err := load(builtin, "recipes", "built-in ", out); err != nil {
+		return nil, err
+	}
+	if dir == "" {
+		return out, nil
+	}
+	if err := load(os.DirFS(dir), ".", dir+"/", out); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func load(from fs.FS, dir, where string, out map[string]Recipe) error {
+	entries, err := fs.ReadDir(from, dir)
+	if err != nil {
+		return fmt.Errorf("read recipes: %w", err)
+	}
+	for _, e := range entries {
+		if e.IsDir() || filepath.Ext(e.Name()) != ".yaml" {
+			continue
+		}
+		text, err := fs.ReadFile(from, filepath.Join(dir, e.Name()))
+		if err != nil {
+			return fmt.Errorf("read recipes: %w", err)
+		}
+		r, err := ParseRecipe(text)
+		if err != nil {
+			return fmt.Errorf("%s%s: %w", where, e.Name(), err)
+		}
+		if want := strings.TrimSuffix(e.Name(), ".yaml"); r.Name != want {
+			return fmt.Errorf("%s%s: name is %q, the file says %q", where, e.Name(), r.Name, want)
+		}
+		out[r.Name] = r
+	}
+	return nil
+}
+
+// ParseRecipe reads one recipe and checks it; an error shows line, column and the lines around it.
+func ParseRecipe(text []byte) (Recipe, error) {
+	if len(text) > 1<<20 {
+		return Recipe{}, errors.New("parse recipe: larger than 1 MiB")
+	}
+	var r Recipe
+	if err := yaml.NewDecoder(bytes.NewReader(text), yaml.Strict()).Decode(&r); err != nil {
+		return Recipe{}, fmt.Errorf("parse recipe: %w", err)
+	}
+	if err := r.check(); err != nil {
+		return Recipe{}, fmt.Errorf("check recipe %q: %w", r.Name, err)
+	}
+	return r, nil
+}
+
+var (
+	suiteRE   = regexp.MustCompile(`^[a-z][a-z0-9-]{0,31}$`)
+	packageRE = regexp.MustCompile(`^[a-z0-9][a-z0-9+.-]{0,99}$`)
+	moduleRE  = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,63}$`)
+	signalRE  = regexp.MustCompile(`^SIG[A-Z0-9+]{1,12}$`)
+	capRE     = regexp.MustCompile(`^[a-z_]{1,32}$`)
+)
+
+// check finds every mistake of a recipe.
+func (r Recipe) check() error {
+	var errs []error
+	bad := func(wrong bool, format string, args ...any) {
+		if wrong {
+			errs = append(errs, fmt.Errorf(format, args...))
+		}
+	}
+	bad(!nameRE.MatchString(r.Name), "name %q: small letters, digits and hyphens, at most 40", r.Name)
+	bad(!suiteRE.MatchString(r.Suite), "suite %q: not a Debian suite", r.Suite)
+	words(bad, "package", packageRE, r.Packages)
+	words(bad, "module", moduleRE, r.Modules)
+	words(bad, "capability", capRE, r.Capabilities)
+	for _, f := range r.Files {
+		bad(!inTree(f.Path), "file %q: not a clean absolute path", f.Path)
+		_, err := f.mode()
+		bad(err != nil, "file %s: mode %q: not octal", f.Path, f.Mode)
+	}
+	for _, c := range r.Certs {
+		bad(!inTree(c.Cert) || !inTree(c.Key), "certificate %q, %q: not clean absolute paths", c.Cert, c.Key)
+		bad(len(c.Names) == 0, "certificate %s: no names", c.Cert)
+	}
+	for _, p := range r.Remove {
+		bad(!inTree(p), "remove %q: not a clean absolute path", p)
+	}
+	switch r.Kind {
+	case policy.DriverLXC:
+		bad(len(r.Command) == 0, "a container needs a command")
+		bad(len(r.Command) > 0 && !inTree(r.Command[0]), "command %q: not a clean absolute path", r.Command)
+		for _, word := range r.Command {
+			bad(strings.ContainsAny(word, "\"\\\n\x00"), "command %q: quotes, backslashes and line breaks do not fit a container's configuration", word)
+		}
+		bad(r.Halt != "" && !signalRE.MatchString(r.Halt), "halt %q: not a signal", r.Halt)
+		bad(r.Cmdline != "" || r.Disk != "" || len(r.Modules) > 0, "modules, disk and cmdline are for kvm")
+	case policy.DriverKVM:
+		_, err := r.diskSize()
+		bad(err != nil, "disk %q: a size like 512MiB, 64MiB to 64GiB", r.Disk)
+		bad(len(r.Command) > 0 || r.Halt != "" || len(r.Capabilities) > 0, "command, halt and capabilities are for lxc")
+		bad(strings.ContainsAny(r.Cmdline, "\n\x00"), "cmdline: line break")
+	default:
+		bad(true, "kind %q: lxc or kvm", r.Kind)
+	}
+	return errors.Join(errs...)
+}
+
+func words(bad func(bool, string, ...any), what string, re *regexp.Regexp, list []string) {
+	for _, w := range list {
+		bad(!re.MatchString(w), "%s %q: not a name", what, w)
+	}
+}
+
+// inTree reports that a path stays below the root of the tree it is joined to.
+func inTree(path string) bool {
+	return filepath.IsAbs(path) && filepath.Clean(path) == path && path != "/" && !strings.ContainsAny(path, "\n\x00")
+}
+
+func (f File) mode() (fs.FileMode, error) {
+	if f.Mode == "" {
+		return 0o644, nil
+	}
+	m, err := strconv.ParseUint(f.Mode, 8, 12)
+	return fs.FileMode(m & 0o777), err
+}
+
+func (r Recipe) diskSize() (int64, error) {
+	n, unit := r.Disk, int64(0)
+	for suffix, size := range map[string]int64{"MiB": 1 << 20, "GiB": 1 << 30} {
+		if cut, ok := strings.CutSuffix(r.Disk, suffix); ok {
+			n, unit = cut, size
+		}
+	}
+	count, err := strconv.ParseInt(n, 10, 32)
+	if err != nil || unit == 0 || count*unit < 64<<20 || count*unit > 64<<30 {
+		return 0, errors.New("no size")
+	}
+	return count * unit, nil
+}
+
+// digest covers everything that a build starts from; helper is the guest helper's binary, nil when none goes in.
+func (r Recipe) digest(helper []byte) (string, error) {
+	text, err := json.Marshal(r)
+	if err != nil {
+		return "", fmt.Errorf("digest recipe %s: %w", r.Name, err)
+	}
+	h := sha256.New()
+	fmt.Fprintf(h, "builder %d\n%s\n", builder, text)
+	h.Write(helper)
+	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+// identity names an image by its inputs and by what the packages turned out to be.
+func identity(name, recipe string, packages []string) string {
+	h := sha256.New()
+	fmt.Fprintln(h, recipe)
+	for _, p := range slices.Sorted(slices.Values(packages)) {
+		fmt.Fprintln(h, p)
+	}
+	return name + "-" + hex.EncodeToString(h.Sum(nil))[:12]
+}

@@ -1,0 +1,65 @@
+package image
+
+import (
+	"fmt"
+	"path/filepath"
+	"regexp"
+	"time"
+
+	"github.com/bladenet/bladenet/policy"
+)
+
+// DefaultStore is where a blade keeps its images.
+const DefaultStore = "/var/lib/bladenet/images"
+
+// Image is what image.json says of an image in the store.
+type Image struct {
+	ID      string        `json:"id"`     // name-digest: first 12 hexadecimal digits over recipe, helper binary and installed packages
+	Name    string        `json:"name"`   // as policies write it
+	Kind    policy.Driver `json:"kind"`   // lxc: rootfs/; kvm: vmlinuz, initrd, root.ext4
+	Recipe  string        `json:"recipe"` // digest of the inputs: recipe and helper binary
+	Created time.Time     `json:"created"`
+	Size    int64         `json:"size"` // bytes on disk
+
+	// Containers.
+	Command      []string `json:"command,omitempty"`      // init's argument vector
+	Halt         string   `json:"halt,omitempty"`         // signal that ends Command gracefully, SIGTERM when empty
+	Capabilities []string `json:"capabilities,omitempty"` // kept in addition to the driver's own short list
+
+	// Machines.
+	Cmdline  string   `json:"cmdline,omitempty"` // kernel command line
+	Kernel   string   `json:"kernel,omitempty"`  // kernel release
+	DiskSize int64    `json:"disk_size,omitempty"`
+	Packages []string `json:"packages,omitempty"` // name=version, sorted
+
+	dir string
+}
+
+// Rootfs is the directory tree of a container image.
+func (i Image) Rootfs() string { return filepath.Join(i.dir, "rootfs") }
+
+// Root is the ext4 file of a machine image.
+func (i Image) Root() string { return filepath.Join(i.dir, "root.ext4") }
+
+// Vmlinuz is the kernel of a machine image.
+func (i Image) Vmlinuz() string { return filepath.Join(i.dir, "vmlinuz") }
+
+// Initrd is the initial file system of a machine image.
+func (i Image) Initrd() string { return filepath.Join(i.dir, "initrd") }
+
+// Dir is the image's folder in the store.
+func (i Image) Dir() string { return i.dir }
+
+var (
+	nameRE = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$`)
+	idRE   = regexp.MustCompile(`^([a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?)-([0-9a-f]{12})$`)
+)
+
+// splitID takes an identity apart; a name that does not look like one is an error, so that no path is ever made of it.
+func splitID(id string) (name, digest string, err error) {
+	m := idRE.FindStringSubmatch(id)
+	if m == nil {
+		return "", "", fmt.Errorf("image %q: not an image identity", id)
+	}
+	return m[1], m[2], nil
+}

@@ -1,0 +1,149 @@
+package lxc
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/bladenet/bladenet/guests"
+	"github.com/bladenet/bladenet/guests/image"
+	"github.com/bladenet/bladenet/policy"
+)
+
+// layout counts changes of the template below that a running container needs a restart for.
+const layout = 1
+
+// Container is everything that one configuration file is made of.
+type Container struct {
+	guests.Spec
+	Dir       string      // the container's folder
+	Image     image.Image // what the clone stands on
+	Namespace string      // path of the network namespace that it joins
+	AppArmor  string      // profile, or unconfined
+}
+
+// kept are the capabilities of a container's processes: what servers need to change user, open low ports and own their files.
+// Not among them: net_admin and net_raw (its network is the blade's to change), sys_admin, sys_module, sys_ptrace, mknod.
+var kept = []string{
+	"audit_write", "chown", "dac_override", "fowner", "fsetid", "kill", "net_bind_service", "setfcap", "setgid", "setpcap",
+	"setuid", "sys_chroot",
+}
+
+// Encode writes the configuration file of a container, as lxc.container.conf(5) describes it. Its first line carries the layout and a
+// digest of the rest, by which Decode knows a file that somebody edited.
+func Encode(c Container) []byte {
+	var b strings.Builder
+	set := func(key string, value any) { fmt.Fprintf(&b, "lxc.%s = %v\n", key, value) }
+	set("uts.name", c.Hostname)
+	set("rootfs.path", "overlay:"+c.Image.Rootfs()+":"+filepath.Join(c.Dir, "delta"))
+	set("namespace.share.net", c.Namespace)
+	set("init.cmd", strings.Join(quoted(c.Image.Command), " "))
+	halt := c.Image.Halt
+	if halt == "" {
+		halt = "SIGTERM"
+	}
+	set("signal.halt", halt)
+	set("environment", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+	set("autodev", 1)
+	set("tty.max", 0)
+	set("pty.max", 64)
+	set("mount.auto", "proc:mixed sys:ro")
+	caps := slices.Concat(kept, c.Image.Capabilities)
+	slices.Sort(caps)
+	set("cap.keep", strings.Join(slices.Compact(caps), " "))
+	set("no_new_privs", 1)
+	set("apparmor.profile", c.AppArmor)
+	set("seccomp.profile", filepath.Join(c.Dir, "seccomp"))
+	set("cgroup.dir.monitor", "bladenet/monitor/"+string(c.Name))
+	set("cgroup.dir.monitor.pivot", "bladenet/ended")
+	set("cgroup.dir.container", "bladenet/guest/"+string(c.Name))
+	if c.Memory > 0 {
+		set("cgroup2.memory.max", c.Memory)
+		set("cgroup2.memory.swap.max", 0)
+	}
+	if c.CPUs > 0 {
+		set("cgroup2.cpu.max", fmt.Sprintf("%d 100000", c.CPUs*100000))
+	}
+	set("cgroup2.pids.max", 1024)
+	set("console.path", "none")
+	set("console.logfile", filepath.Join(c.Dir, "console.log"))
+	set("console.size", "1MB")
+	set("log.file", filepath.Join(c.Dir, "lxc.log"))
+	set("log.level", "WARN")
+	return append([]byte(header(b.String())), b.String()...)
+}
+
+// Seccomp is the filter of system calls that no server in a container needs: new namespaces, kernel modules, keys and tracing. The
+// format is liblxc's own, version 2.
+func Seccomp() []byte {
+	calls := []string{
+		"add_key", "bpf", "delete_module", "finit_module", "init_module", "kexec_file_load", "kexec_load", "keyctl",
+		"open_by_handle_at", "perf_event_open", "request_key", "setns", "unshare", "userfaultfd",
+	}
+	return []byte("2\ndenylist\n[all]\n" + strings.Join(calls, " errno 1\n") + " errno 1\n")
+}
+
+func header(body string) string {
+	sum := sha256.Sum256([]byte(body))
+	return fmt.Sprintf("# bladenet %d %s: written whole, edits are found and undone\n", layout, hex.EncodeToString(sum[:8]))
+}
+
+// quoted puts arguments that hold blanks in double quotes, which liblxc's splitter of init.cmd takes off.
+func quoted(args []string) []string {
+	out := slices.Clone(args)
+	for i, a := range out {
+		if strings.ContainsAny(a, " \t;'") || a == "" {
+			out[i] = `"` + a + `"`
+		}
+	}
+	return out
+}
+
+// Decode reads back what of a definition a configuration file holds. Stale says that Encode of this version did not write the file as it is.
+func Decode(text []byte) (s guests.Spec, stale bool, err error) {
+	s.Driver = policy.DriverLXC
+	head, body, _ := bytes.Cut(text, []byte("\n"))
+	stale = string(head)+"\n" != header(string(body))
+	lines := bufio.NewScanner(bytes.NewReader(body))
+	for lines.Scan() {
+		key, value, ok := strings.Cut(lines.Text(), "=")
+		if !ok {
+			continue
+		}
+		if err := decodeKey(&s, strings.TrimSpace(key), strings.TrimSpace(value)); err != nil {
+			return guests.Spec{}, false, err
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return guests.Spec{}, false, fmt.Errorf("read configuration: %w", err)
+	}
+	return s, stale, nil
+}
+
+func decodeKey(s *guests.Spec, key, value string) (err error) {
+	switch key {
+	case "lxc.uts.name":
+		s.Hostname = value
+	case "lxc.rootfs.path":
+		if parts := strings.Split(value, ":"); len(parts) == 3 {
+			s.Image = filepath.Base(filepath.Dir(parts[1]))
+			s.Name = policy.GuestName(filepath.Base(filepath.Dir(parts[2])))
+		}
+	case "lxc.cgroup2.memory.max":
+		s.Memory, err = strconv.ParseInt(value, 10, 64)
+	case "lxc.cgroup2.cpu.max":
+		quota, _, _ := strings.Cut(value, " ")
+		s.CPUs, err = strconv.Atoi(quota)
+		s.CPUs /= 100000
+	}
+	if err != nil {
+		return fmt.Errorf("read configuration: %s: %w", key, err)
+	}
+	return nil
+}

@@ -1,0 +1,202 @@
+package lxc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	golxc "github.com/lxc/go-lxc"
+
+	"github.com/bladenet/bladenet/guests"
+	"github.com/bladenet/bladenet/guests/image"
+	"github.com/bladenet/bladenet/policy"
+)
+
+// DefaultDir is where containers live.
+const DefaultDir = "/var/lib/bladenet/lxc"
+
+// Options say where things are.
+type Options struct {
+	Dir       string                        // absolute; on a file system that can be an overlay's upper layer
+	Images    image.Store                   // base images
+	Namespace func(policy.GuestName) string // path of a guest's network namespace
+	AppArmor  string                        // profile of the containers; empty means unconfined
+	Helper    []string                      // program that calls RunHelper; empty means this one
+}
+
+// Driver is guests.Driver for containers.
+type Driver struct {
+	Options
+	helper []string
+
+	mu    sync.Mutex
+	watch *watcher // while Events runs
+}
+
+var _ guests.Driver = (*Driver)(nil)
+
+// New makes a driver; it touches nothing.
+func New(o Options) *Driver {
+	if o.AppArmor == "" {
+		o.AppArmor = "unconfined"
+	}
+	d := &Driver{Options: o, helper: o.Helper}
+	if len(d.helper) == 0 {
+		d.helper = []string{"/proc/self/exe"} // the running program even after its file was replaced
+	}
+	return d
+}
+
+func (d *Driver) dir(name policy.GuestName) string { return filepath.Join(d.Dir, string(name)) }
+
+// handle runs f on a container object of its own, never shared: liblxc's objects are not safe to share. f runs aside, so that a monitor
+// that hangs holds up one call only until the context ends.
+func (d *Driver) handle(ctx context.Context, name policy.GuestName, f func(*golxc.Container) error) error {
+	done := make(chan error, 1)
+	go func() {
+		c, err := golxc.NewContainer(string(name), d.Dir)
+		if err != nil {
+			done <- err
+			return
+		}
+		err = f(c)
+		_ = c.Release()
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("liblxc does not answer: %w", context.Cause(ctx))
+	}
+}
+
+// Create makes the container's folder: mark of the image, delta, filter of system calls, and last the configuration.
+func (d *Driver) Create(ctx context.Context, s guests.Spec) error {
+	if err := d.create(ctx, s); err != nil {
+		return fmt.Errorf("create container %s: %w", s.Name, err)
+	}
+	return nil
+}
+
+func (d *Driver) create(ctx context.Context, s guests.Spec) error {
+	img, err := d.Images.Get(s.Image)
+	if err != nil {
+		return err
+	}
+	if img.Kind != policy.DriverLXC {
+		return fmt.Errorf("image %s is for %s guests", img.ID, img.Kind)
+	}
+	if o, err := d.observeOne(ctx, s.Name); err != nil {
+		return err
+	} else if o.Phase == guests.Running || o.Phase == guests.Paused {
+		return errors.New("it runs")
+	}
+	dir := d.dir(s.Name)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	mark := filepath.Join(dir, image.MarkFile)
+	if old, err := os.ReadFile(mark); err != nil || string(old) != img.ID+"\n" {
+		// A delta over another image is no clone of this one. The configuration goes first: without it the guest counts as partial.
+		for _, part := range []string{"config", "delta", "work"} {
+			if err := os.RemoveAll(filepath.Join(dir, part)); err != nil {
+				return err
+			}
+		}
+		if err := writeFile(mark, []byte(img.ID+"\n")); err != nil {
+			return err
+		}
+	}
+	if err := os.MkdirAll(filepath.Join(dir, "delta"), 0o755); err != nil {
+		return err
+	}
+	if err := writeFile(filepath.Join(dir, "seccomp"), Seccomp()); err != nil {
+		return err
+	}
+	return writeFile(filepath.Join(dir, "config"), Encode(Container{
+		Spec: s, Dir: dir, Image: img, Namespace: d.Namespace(s.Name), AppArmor: d.AppArmor,
+	}))
+}
+
+// writeFile replaces a file in one step.
+func writeFile(path string, text []byte) error {
+	if err := os.WriteFile(path+".new", text, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(path+".new", path)
+}
+
+// Start boots the container in its namespace.
+func (d *Driver) Start(ctx context.Context, name policy.GuestName) error {
+	if err := d.start(ctx, name); err != nil {
+		return fmt.Errorf("start container %s: %w", name, err)
+	}
+	return nil
+}
+
+func (d *Driver) start(ctx context.Context, name policy.GuestName) error {
+	o, err := d.observeOne(ctx, name)
+	if err != nil {
+		return err
+	}
+	switch o.Phase {
+	case guests.Running, guests.Paused:
+		return nil
+	case guests.Partial, "":
+		return errors.New("it is not created")
+	}
+	if _, err := os.Stat(d.Namespace(name)); err != nil {
+		return fmt.Errorf("its network namespace is not ready: %w", err)
+	}
+	return d.spawn(ctx, name)
+}
+
+// Stop sends the image's halt signal, waits, then kills.
+func (d *Driver) Stop(ctx context.Context, name policy.GuestName, grace time.Duration) error {
+	err := d.handle(ctx, name, func(c *golxc.Container) error {
+		if !c.Running() {
+			return nil
+		}
+		if c.State() == golxc.FROZEN {
+			if err := c.Unfreeze(); err != nil {
+				return err
+			}
+		}
+		if grace >= time.Second && c.Shutdown(grace) == nil {
+			return nil
+		}
+		if !c.Running() {
+			return nil
+		}
+		if err := c.Stop(); err != nil && c.Running() {
+			return err
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("stop container %s: %w", name, err)
+	}
+	return nil
+}
+
+// Destroy removes the container's folder, the definition first.
+func (d *Driver) Destroy(ctx context.Context, name policy.GuestName) error {
+	o, err := d.observeOne(ctx, name)
+	if err != nil {
+		return fmt.Errorf("destroy container %s: %w", name, err)
+	}
+	if o.Phase == guests.Running || o.Phase == guests.Paused {
+		return fmt.Errorf("destroy container %s: it runs", name)
+	}
+	for _, path := range []string{filepath.Join(d.dir(name), "config"), d.dir(name)} {
+		if err := os.RemoveAll(path); err != nil {
+			return fmt.Errorf("destroy container %s: %w", name, err)
+		}
+	}
+	return nil
+}
