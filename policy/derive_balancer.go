@@ -1,0 +1,144 @@
+package policy
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"net/netip"
+	"slices"
+)
+
+// sorryWeight is a sorry server's weight once it is used: it is alone then, and any weight but 0 means the same.
+const sorryWeight = 100
+
+// balancer is what runs in one director: the services of its zone, the checks they need, and how it announces their VIPs.
+func (d *deriver) balancer(g *Director) Balancer {
+	b := Balancer{Services: []VirtualService{}, Checks: []Check{}, Announce: d.announce(g), Sysctls: d.ipvsSysctls()}
+	seen := map[string]bool{}
+	for _, s := range d.services {
+		for _, vip := range s.VIPs {
+			d.virtualServices(&b, s, vip, seen)
+		}
+	}
+	slices.SortFunc(b.Services, func(x, y VirtualService) int {
+		return cmp.Or(x.VIP.Compare(y.VIP), cmp.Compare(x.Protocol, y.Protocol), cmp.Compare(x.Port, y.Port))
+	})
+	slices.SortFunc(b.Checks, func(x, y Check) int { return cmp.Compare(x.ID, y.ID) })
+	return b
+}
+
+// virtualServices adds one IPVS service for each port of a VIP, and the checks of its destinations.
+func (d *deriver) virtualServices(b *Balancer, s *ServiceEntry, vip netip.Addr, seen map[string]bool) {
+	destinations, checks := d.destinations(s, vip.Is4())
+	for _, c := range checks {
+		if !seen[c.ID] {
+			seen[c.ID] = true
+			b.Checks = append(b.Checks, c)
+		}
+	}
+	for _, r := range sortedPorts(s.Ports) {
+		for port := int(r.First); port <= int(r.Last); port++ {
+			at := slices.Clone(destinations)
+			for i := range at {
+				at[i].Port = uint16(port)
+			}
+			b.Services = append(b.Services, VirtualService{
+				Service: s.Name, VIP: vip, Protocol: r.Protocol, Port: uint16(port), Scheduler: s.Scheduler, Flags: schedulerFlags(s),
+				Persistence: s.Persistence, Mode: string(s.Mode), Quorum: s.Up, Hysteresis: s.Hysteresis, Destinations: at,
+			})
+		}
+	}
+}
+
+// schedulerFlags make a table that every director fills the same way and that serves what a lost server leaves behind.
+func schedulerFlags(s *ServiceEntry) []string {
+	if s.Mode != ModeSurvive {
+		return nil
+	}
+	return []string{s.Scheduler + "-port", s.Scheduler + "-fallback"}
+}
+
+// destinations lists who serves a service in one family, by address, with port 0, and how each is checked.
+func (d *deriver) destinations(s *ServiceEntry, v4 bool) ([]Destination, []Check) {
+	out := []Destination{}
+	var checks []Check
+	for _, g := range d.f.index.servers[s.Name] {
+		a, ok := firstOf(g.Eth1.Addresses, v4)
+		if !ok {
+			continue
+		}
+		x := Destination{Guest: g.Name, Site: d.siteOf(g.Blade), Address: a, Weight: g.weight}
+		if s.Mode == ModeLocality && x.Site != d.blade.Site {
+			x.Weight, x.Remote = s.Remote.of(g.weight), g.weight
+		}
+		if s.Check != nil {
+			c := s.Check.at(g.Name, a)
+			x.Check = c.ID
+			checks = append(checks, c)
+		}
+		out = append(out, x)
+	}
+	if sorry := d.f.RealServer(s.Sorry); sorry != nil {
+		if a, ok := firstOf(sorry.Eth1.Addresses, v4); ok {
+			out = append(out, Destination{Guest: sorry.Name, Site: d.siteOf(sorry.Blade), Address: a, Weight: sorryWeight, Sorry: true})
+		}
+	}
+	slices.SortFunc(out, func(x, y Destination) int { return x.Address.Compare(y.Address) })
+	return out, checks
+}
+
+// of returns a share of a weight, rounded up so that a share above 0 never becomes 0.
+func (s Share) of(weight int) int { return (weight*int(s) + 99_999) / 100_000 }
+
+func firstOf(list []netip.Addr, v4 bool) (netip.Addr, bool) {
+	for _, a := range list {
+		if a.Is4() == v4 {
+			return a, true
+		}
+	}
+	return netip.Addr{}, false
+}
+
+func (d *deriver) siteOf(name BladeName) SiteName { return d.f.index.blades[name].Site }
+
+// at makes the check of one server's address. Its ID names what is checked and digests how, so that it is stable and equal
+// for every service that asks for the same.
+func (c *CheckEntry) at(guest GuestName, a netip.Addr) Check {
+	x := Check{
+		Guest: guest, Kind: c.Kind, Address: a, Port: c.Port, Path: c.Path, Host: c.Host, Status: c.Status, Name: c.Name, Type: c.Type,
+		Interval: c.Interval, Timeout: c.Timeout, Rise: c.Rise, Fall: c.Fall,
+	}
+	sum := sha256.Sum256(fmt.Appendf(nil, "%q %q %d %q %q %d %d %d %d", x.Path, x.Host, x.Status, x.Name, x.Type, x.Interval, x.Timeout, x.Rise, x.Fall))
+	x.ID = x.Kind + "/" + netip.AddrPortFrom(a, x.Port).String() + "/" + hex.EncodeToString(sum[:4])
+	return x
+}
+
+// ipvsSysctls are those of net/ipv4/vs (Documentation/networking/ipvs-sysctl.rst; schedule_icmp: net/netfilter/ipvs).
+// sloppy_tcp lets a director take over a connection that it never saw begin: only a survive service wants that.
+func (d *deriver) ipvsSysctls() []Sysctl {
+	sloppy := "0"
+	if slices.ContainsFunc(d.services, func(s *ServiceEntry) bool { return s.Mode == ModeSurvive }) {
+		sloppy = "1"
+	}
+	return []Sysctl{
+		{"net/ipv4/vs/sloppy_tcp", sloppy},
+		{"net/ipv4/vs/schedule_icmp", "1"},
+		{"net/ipv4/vs/expire_nodest_conn", "1"},
+		{"net/ipv4/vs/expire_quiescent_template", "1"},
+	}
+}
+
+func (d *deriver) announce(g *Director) Announce {
+	a := Announce{Routers: sortedAddrs(d.f.index.networks[g.Eth0.Network].Routers)}
+	a.RouterID, _ = firstOf(g.Eth0.Addresses, true)
+	if g.OSPF != nil {
+		o := *g.OSPF
+		a.OSPF = &o
+	}
+	if g.BGP != nil {
+		b := *g.BGP
+		a.BGP = &b
+	}
+	return a
+}

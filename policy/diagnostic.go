@@ -1,0 +1,214 @@
+package policy
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"unicode/utf8"
+)
+
+// Severity says whether a diagnostic stands in the way.
+type Severity string
+
+// The severities. Only errors make a fleet unusable.
+const (
+	SeverityError   Severity = "error"
+	SeverityWarning Severity = "warning"
+)
+
+// Diagnostic is one finding in what an operator wrote, with its place.
+type Diagnostic struct {
+	Severity Severity  `json:"severity"`
+	Pos      Pos       `json:"pos"`
+	Message  string    `json:"message"`
+	Hint     string    `json:"hint,omitempty"`
+	Line     string    `json:"line,omitempty"`  // the source line at Pos, without its line end
+	Other    []Related `json:"other,omitempty"` // the other places of a clash
+}
+
+// Related is a second place that a diagnostic speaks of.
+type Related struct {
+	Pos     Pos    `json:"pos"`
+	Message string `json:"message"`
+	Line    string `json:"line,omitempty"`
+}
+
+// Diagnostics is every finding of one run, sorted by place.
+type Diagnostics []Diagnostic
+
+// HasErrors reports whether any finding is an error.
+func (ds Diagnostics) HasErrors() bool {
+	return slices.ContainsFunc(ds, func(d Diagnostic) bool { return d.Severity == SeverityError })
+}
+
+// Err returns nil when there are no errors, else an error that names the first one and counts the rest.
+func (ds Diagnostics) Err() error {
+	count := 0
+	var first Diagnostic
+	for _, d := range ds {
+		if d.Severity == SeverityError {
+			if count == 0 {
+				first = d
+			}
+			count++
+		}
+	}
+	switch count {
+	case 0:
+		return nil
+	case 1:
+		return fmt.Errorf("check policy: %s: %s", first.Pos, first.Message)
+	}
+	return fmt.Errorf("check policy: %s: %s (and %d more)", first.Pos, first.Message, count-1)
+}
+
+// Render writes each finding as place, severity and message, the source line, a caret below its place, the hint, and the other
+// places of a clash. It returns the first error of w.
+func (ds Diagnostics) Render(w io.Writer) error {
+	var b strings.Builder
+	for _, d := range ds {
+		fmt.Fprintf(&b, "%s: %s: %s\n", d.Pos, d.Severity, d.Message)
+		excerpt(&b, d.Line, d.Pos.Col)
+		if d.Hint != "" {
+			fmt.Fprintf(&b, "  hint: %s\n", d.Hint)
+		}
+		for _, o := range d.Other {
+			fmt.Fprintf(&b, "%s: %s\n", o.Pos, o.Message)
+			excerpt(&b, o.Line, o.Pos.Col)
+		}
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// String renders the findings.
+func (ds Diagnostics) String() string {
+	var b strings.Builder
+	_ = ds.Render(&b) // a strings.Builder returns no error
+	return b.String()
+}
+
+// excerptWidth is the most characters of a source line that Render shows.
+const excerptWidth = 120
+
+// excerpt writes a source line and a caret below column col (from 1); of a long line it writes the part around the column.
+func excerpt(b *strings.Builder, line string, col int) {
+	if line == "" {
+		return
+	}
+	runes := []rune(strings.ReplaceAll(line, "\t", " "))
+	col = min(max(col, 1), len(runes)+1)
+	from := 0
+	if len(runes) > excerptWidth {
+		from = min(max(col-excerptWidth/2, 0), len(runes)-excerptWidth)
+		runes = runes[from : from+excerptWidth]
+	}
+	fmt.Fprintf(b, "    %s\n    %s^\n", strings.TrimRight(string(runes), " "), strings.Repeat(" ", col-1-from))
+}
+
+// sortDiagnostics orders findings by place, errors first at one place, and removes doubles.
+func sortDiagnostics(ds Diagnostics) Diagnostics {
+	slices.SortStableFunc(ds, func(a, b Diagnostic) int {
+		return cmp.Or(comparePos(a.Pos, b.Pos), cmp.Compare(a.Severity, b.Severity), cmp.Compare(a.Message, b.Message))
+	})
+	return slices.CompactFunc(ds, func(a, b Diagnostic) bool {
+		return a.Pos == b.Pos && a.Severity == b.Severity && a.Message == b.Message
+	})
+}
+
+func comparePos(a, b Pos) int {
+	return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Col, b.Col))
+}
+
+// sources finds the source line of a place.
+type sources map[string]*source
+
+type source struct {
+	text  string
+	lines []int // offset of each line's first byte, made when first asked for
+}
+
+// longestLine bounds what a diagnostic carries of its source line, in bytes.
+const longestLine = 4096
+
+func (s sources) line(p Pos) string {
+	src := s[p.File]
+	if src == nil || p.Line < 1 {
+		return ""
+	}
+	if src.lines == nil {
+		src.lines = []int{0}
+		for i := 0; i < len(src.text); i++ {
+			if src.text[i] == '\n' {
+				src.lines = append(src.lines, i+1)
+			}
+		}
+	}
+	if p.Line > len(src.lines) {
+		return ""
+	}
+	text := src.text[src.lines[p.Line-1]:]
+	if i := strings.IndexByte(text, '\n'); i >= 0 {
+		text = text[:i]
+	}
+	text = strings.ToValidUTF8(strings.TrimSuffix(text, "\r"), "?")
+	if p.Line == 1 {
+		text = strings.TrimPrefix(text, "\ufeff")
+	}
+	return text
+}
+
+// reporter collects findings.
+type reporter struct {
+	list    Diagnostics
+	sources sources
+}
+
+// mostDiagnostics bounds what one run reports: behind a thousand mistakes stands one cause.
+const mostDiagnostics = 1000
+
+func (r *reporter) add(sev Severity, pos Pos, hint, message string, other ...Related) {
+	if len(r.list) >= mostDiagnostics {
+		return
+	}
+	r.list = append(r.list, Diagnostic{Severity: sev, Pos: pos, Message: message, Hint: hint, Other: other})
+}
+
+func (r *reporter) errorf(pos Pos, hint, format string, args ...any) {
+	r.add(SeverityError, pos, hint, fmt.Sprintf(format, args...))
+}
+
+func (r *reporter) warnf(pos Pos, hint, format string, args ...any) {
+	r.add(SeverityWarning, pos, hint, fmt.Sprintf(format, args...))
+}
+
+// clash reports an error with the other place that it clashes with.
+func (r *reporter) clash(pos, other Pos, otherMessage, hint, format string, args ...any) {
+	r.add(SeverityError, pos, hint, fmt.Sprintf(format, args...), Related{Pos: other, Message: otherMessage})
+}
+
+// done sorts the findings and gives them their source lines.
+func (r *reporter) done() Diagnostics {
+	ds := sortDiagnostics(r.list)
+	for i := range ds {
+		ds[i].Line = cutLine(r.sources.line(ds[i].Pos))
+		for j := range ds[i].Other {
+			ds[i].Other[j].Line = cutLine(r.sources.line(ds[i].Other[j].Pos))
+		}
+	}
+	return ds
+}
+
+// cutLine leaves out a line that is too long to be of use.
+func cutLine(line string) string {
+	if len(line) <= longestLine {
+		return line
+	}
+	cut := longestLine
+	for cut > 0 && !utf8.RuneStart(line[cut]) {
+		cut--
+	}
+	return line[:cut]
+}
