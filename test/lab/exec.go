@@ -1,0 +1,168 @@
+package lab
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"time"
+
+	"github.com/bladenet/bladenet/test/lab/wire"
+)
+
+// Command is a command to run in a lab. Nil streams are empty, or thrown away.
+type Command struct {
+	In     string   // blade (or empty), another blade's name, router, client, or a guest
+	Args   []string // program and arguments, as they are: no shell sees them
+	Env    []string // KEY=VALUE, over the machine's own
+	Dir    string   // working folder; /root if empty
+	Stdin  io.Reader
+	Stdout io.Writer
+	Stderr io.Writer
+
+	Size    *wire.Size       // give the command a terminal of this size
+	Resizes <-chan wire.Size // new sizes of that terminal
+}
+
+// Exec runs a command to its end and returns its status as a shell has it: 126 or 127 if it could not be started (then the
+// error says why too), 128 and the signal's number if a signal ended it. When ctx ends the command is killed with its group.
+func (l *Lab) Exec(ctx context.Context, c Command) (int, error) {
+	var s spec
+	var r running
+	if !l.alive() || l.read(fileSpec, &s) != nil || l.read(fileRunning, &r) != nil {
+		return 125, l.why()
+	}
+	status, err := execAt(ctx, r.Port, s.Token, c)
+	if err != nil && !l.alive() {
+		return 125, l.why()
+	}
+	return status, err
+}
+
+func execAt(ctx context.Context, port int, token string, c Command) (int, error) {
+	stream, err := (&net.Dialer{}).DialContext(ctx, "tcp4", fmt.Sprintf("127.0.0.1:%d", port))
+	if err != nil {
+		return 125, fmt.Errorf("reach machine: %w", err)
+	}
+	defer stream.Close()
+	defer context.AfterFunc(ctx, func() { stream.Close() })()
+	conn := wire.NewConn(stream)
+	request := wire.Request{Token: token, Args: rawWords(c.Args), Env: rawWords(c.Env), Dir: c.Dir, In: c.In, Size: c.Size}
+	if err := conn.SendJSON(wire.Ask, request); err != nil {
+		return 125, fmt.Errorf("ask machine: %w", err)
+	}
+	tokens := make(chan struct{}, wire.Window)
+	ended := make(chan struct{})
+	defer close(ended)
+	go sendInput(conn, c.Stdin, tokens, ended)
+	go sendResizes(conn, c.Resizes, ended)
+	status, err := receiveOutput(conn, c, tokens)
+	if ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	return status, err
+}
+
+func rawWords(words []string) [][]byte {
+	raw := make([][]byte, len(words))
+	for i, w := range words {
+		raw[i] = []byte(w)
+	}
+	return raw
+}
+
+// sendInput sends what there is to read, no faster than the command takes it: one token per frame under way.
+func sendInput(conn *wire.Conn, in io.Reader, tokens chan<- struct{}, ended <-chan struct{}) {
+	buffer := make([]byte, 32<<10)
+	for in != nil {
+		n, err := in.Read(buffer)
+		if n > 0 {
+			select {
+			case tokens <- struct{}{}:
+			case <-ended:
+				return
+			}
+			if conn.Send(wire.Stdin, buffer[:n]) != nil {
+				return
+			}
+		}
+		if err != nil {
+			break
+		}
+	}
+	_ = conn.Send(wire.StdinEnd, nil)
+}
+
+func sendResizes(conn *wire.Conn, sizes <-chan wire.Size, ended <-chan struct{}) {
+	for {
+		select {
+		case size := <-sizes:
+			_ = conn.SendJSON(wire.Resize, size)
+		case <-ended:
+			return
+		}
+	}
+}
+
+// receiveOutput copies both outputs until the command's end.
+func receiveOutput(conn *wire.Conn, c Command, tokens <-chan struct{}) (int, error) {
+	for {
+		kind, payload, err := conn.Receive()
+		if err != nil {
+			return 125, fmt.Errorf("hear from machine: %w", err)
+		}
+		switch kind {
+		case wire.Stdout:
+			err = writeTo(c.Stdout, payload)
+		case wire.Stderr:
+			err = writeTo(c.Stderr, payload)
+		case wire.Taken:
+			<-tokens
+		case wire.Exit:
+			var result wire.Result
+			if err := json.Unmarshal(payload, &result); err != nil {
+				return 125, fmt.Errorf("hear from machine: %w", err)
+			}
+			if result.Reason != "" {
+				return result.Status, errors.New(result.Reason)
+			}
+			return result.Status, nil
+		}
+		if err != nil {
+			return 125, fmt.Errorf("write output: %w", err)
+		}
+	}
+}
+
+func writeTo(w io.Writer, data []byte) error {
+	if w == nil {
+		return nil
+	}
+	_, err := w.Write(data)
+	return err
+}
+
+// awaitAgent waits until the machine answers, or the lab is gone, or ctx ends.
+func (l *Lab) awaitAgent(ctx context.Context, s spec) (running, error) {
+	var r running
+	for {
+		if !l.alive() {
+			return r, l.why()
+		}
+		if l.read(fileRunning, &r) == nil {
+			try, cancel := context.WithTimeout(ctx, 2*time.Second)
+			_, err := execAt(try, r.Port, s.Token, Command{Args: []string{"/bin/true"}})
+			cancel()
+			if err == nil {
+				return r, nil
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return r, fmt.Errorf("wait for machine: %w; end of its console:\n%s", ctx.Err(), l.tail(fileConsole, 30))
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
