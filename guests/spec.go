@@ -1,6 +1,7 @@
 package guests
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -14,9 +15,9 @@ import (
 type Spec struct {
 	Name     policy.GuestName `json:"name"`
 	Driver   policy.Driver    `json:"driver"`
-	Image    string           `json:"image"` // identity in the store, name-digest; the clone stands on it
-	Hostname string           `json:"hostname"`
-	Memory   int64            `json:"memory"` // bytes
+	Image    string           `json:"image"`              // identity in the store, name-digest; the clone stands on it
+	Hostname string           `json:"hostname,omitempty"` // LXC only: a machine is told its name by its helper
+	Memory   int64            `json:"memory"`             // bytes
 	CPUs     int              `json:"cpus"`
 	CID      uint32           `json:"cid,omitempty"`   // vsock context identifier, KVM only
 	Ports    []Port           `json:"ports,omitempty"` // taps in the guest's order, KVM only: a container's links are in its namespace
@@ -30,14 +31,9 @@ type Port struct {
 
 // Define makes the definition of a wanted guest on an image of the store.
 func Define(g policy.Guest, image string) Spec {
-	s := Spec{
-		Name: g.Name, Driver: g.Driver, Image: image, Hostname: g.Inside.Hostname,
-		Memory: g.Memory, CPUs: g.CPUs,
-	}
-	if s.Hostname == "" {
-		s.Hostname = string(g.Name)
-	}
+	s := Spec{Name: g.Name, Driver: g.Driver, Image: image, Memory: g.Memory, CPUs: g.CPUs}
 	if g.Driver != policy.DriverKVM {
+		s.Hostname = cmp.Or(g.Inside.Hostname, string(g.Name))
 		return s
 	}
 	s.CID = g.CID

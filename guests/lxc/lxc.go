@@ -26,6 +26,7 @@ type Options struct {
 	Namespace func(policy.GuestName) string // path of a guest's network namespace
 	AppArmor  string                        // profile of the containers; empty means unconfined
 	Helper    []string                      // program that calls RunHelper; empty means this one
+	Timeout   time.Duration                 // of a single exchange with a container's monitor; 0 means 20 s
 }
 
 // Driver is guests.Driver for containers.
@@ -44,6 +45,9 @@ func New(o Options) *Driver {
 	if o.AppArmor == "" {
 		o.AppArmor = "unconfined"
 	}
+	if o.Timeout == 0 {
+		o.Timeout = 20 * time.Second
+	}
 	d := &Driver{Options: o, helper: o.Helper}
 	if len(d.helper) == 0 {
 		d.helper = []string{"/proc/self/exe"} // the running program even after its file was replaced
@@ -53,9 +57,16 @@ func New(o Options) *Driver {
 
 func (d *Driver) dir(name policy.GuestName) string { return filepath.Join(d.Dir, string(name)) }
 
-// handle runs f on a container object of its own, never shared: liblxc's objects are not safe to share. f runs aside, so that a monitor
-// that hangs holds up one call only until the context ends.
+// handle is one exchange with a container, within the driver's time.
 func (d *Driver) handle(ctx context.Context, name policy.GuestName, f func(*golxc.Container) error) error {
+	return d.handleFor(ctx, d.Timeout, name, f)
+}
+
+// handleFor runs f on a container object of its own, never shared: liblxc's objects are not safe to share. f runs aside, so that a monitor
+// that hangs holds up one call only until the context ends.
+func (d *Driver) handleFor(ctx context.Context, limit time.Duration, name policy.GuestName, f func(*golxc.Container) error) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("waited %s", limit))
+	defer cancel()
 	done := make(chan error, 1)
 	go func() {
 		c, err := golxc.NewContainer(string(name), d.Dir)
@@ -153,12 +164,14 @@ func (d *Driver) start(ctx context.Context, name policy.GuestName) error {
 	if _, err := os.Stat(d.Namespace(name)); err != nil {
 		return fmt.Errorf("its network namespace is not ready: %w", err)
 	}
+	ctx, cancel := context.WithTimeoutCause(ctx, 3*d.Timeout, fmt.Errorf("waited %s", 3*d.Timeout))
+	defer cancel()
 	return d.spawn(ctx, name)
 }
 
 // Stop sends the image's halt signal, waits, then kills.
 func (d *Driver) Stop(ctx context.Context, name policy.GuestName, grace time.Duration) error {
-	err := d.handle(ctx, name, func(c *golxc.Container) error {
+	err := d.handleFor(ctx, grace+d.Timeout, name, func(c *golxc.Container) error {
 		if !c.Running() {
 			return nil
 		}

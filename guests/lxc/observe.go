@@ -8,12 +8,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
-	"time"
 
 	golxc "github.com/lxc/go-lxc"
-	"golang.org/x/sys/unix"
 
 	"github.com/bladenet/bladenet/guests"
 	"github.com/bladenet/bladenet/guests/image"
@@ -94,31 +91,9 @@ func (d *Driver) observeOne(ctx context.Context, name policy.GuestName) (guests.
 		}
 		if o.Phase == guests.Running || o.Phase == guests.Paused {
 			if o.PID = c.InitPid(); o.PID > 0 {
-				o.Since = started(o.PID)
+				o.Since = guests.Started(o.PID)
 			}
 		}
 		return nil
 	})
-}
-
-// started reads when a process began (field 22 of /proc/PID/stat, in clock ticks of 1/100 s after boot); zero when it is gone.
-func started(pid int) time.Time {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return time.Time{}
-	}
-	fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
-	if len(fields) < 20 {
-		return time.Time{}
-	}
-	ticks, err := strconv.ParseInt(string(fields[19]), 10, 64)
-	if err != nil {
-		return time.Time{}
-	}
-	var now unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &now); err != nil {
-		return time.Time{}
-	}
-	age := time.Duration(now.Nano()) - time.Duration(ticks)*10*time.Millisecond
-	return time.Now().Add(-age).Round(10 * time.Millisecond)
 }
