@@ -2,15 +2,22 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/bladenet/bladenet/guests/channel"
 	"github.com/bladenet/bladenet/guests/director"
+	"github.com/bladenet/bladenet/guests/director/announce"
+	"github.com/bladenet/bladenet/guests/director/health"
+	"github.com/bladenet/bladenet/guests/director/ipvs"
 )
 
 // stuckAfter is how long the controller's loop may be busy with one round before the process stops beating.
@@ -21,10 +28,23 @@ func work(ctx context.Context, log *slog.Logger, o options) (int, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var code atomic.Int32
+	table := ipvs.Open("")
+	defer table.Close()
+	var hostname func(string) error
+	if o.Host {
+		hostname = setHostname
+	}
 	c := director.New(director.Config{
 		Log:      log,
 		Store:    director.Store{Path: o.State},
 		Software: "bladenet " + version,
+		Table:    table,
+		Place:    director.Namespace{},
+		Announcer: announce.New(announce.Config{
+			Log: log, Programs: o.FRR, Run: filepath.Join(o.Run, "frr"), User: "frr",
+		}),
+		Probe:    health.Try,
+		Hostname: hostname,
 		End: func(reboot bool) {
 			code.Store(exitPowerOff)
 			if reboot {
@@ -44,6 +64,16 @@ func work(ctx context.Context, log *slog.Logger, o options) (int, error) {
 	wg.Go(func() { serve(ctx, log, o.Listen, c) })
 	err := c.Run(ctx)
 	return int(code.Load()), err
+}
+
+func setHostname(name string) error {
+	if have, err := os.Hostname(); err == nil && have == name {
+		return nil
+	}
+	if err := unix.Sethostname([]byte(name)); err != nil {
+		return fmt.Errorf("set host name %s: %w", name, err)
+	}
+	return nil
 }
 
 // serve listens for the blade, again and again: the transport's module may be loaded later than this program.

@@ -1,0 +1,60 @@
+package announce
+
+import (
+	"net/netip"
+	"slices"
+
+	"github.com/bladenet/bladenet/policy"
+)
+
+// Spec is what a director announces, and how.
+type Spec struct {
+	Hostname string
+	Announce policy.Announce
+	VIPs     []netip.Addr // all that the policy knows, on the loopback now or not
+}
+
+// Protocol is the name of what s announces by: ospf, bgp, or empty.
+func (s Spec) Protocol() string {
+	switch {
+	case s.Announce.OSPF != nil:
+		return "ospf"
+	case s.Announce.BGP != nil:
+		return "bgp"
+	}
+	return ""
+}
+
+// Daemons are the programs that s needs, in the order in which they start: zebra, which the others speak to, first.
+func (s Spec) Daemons() []string {
+	var d []string
+	switch {
+	case s.Announce.OSPF != nil:
+		d = []string{"zebra", "ospfd", "ospf6d"}
+	case s.Announce.BGP != nil:
+		d = []string{"zebra", "bgpd"}
+	default:
+		return nil
+	}
+	if s.bfd() {
+		// After zebra, before those that ask it for sessions.
+		d = slices.Insert(d, 1, "bfdd")
+	}
+	return d
+}
+
+func (s Spec) bfd() bool {
+	return s.Announce.OSPF != nil && s.Announce.OSPF.BFD || s.Announce.BGP != nil && s.Announce.BGP.BFD
+}
+
+// byFamily returns the addresses of one family, sorted, each once.
+func byFamily(addrs []netip.Addr, ipv6 bool) []netip.Addr {
+	var out []netip.Addr
+	for _, a := range addrs {
+		if a.Is6() == ipv6 {
+			out = append(out, a)
+		}
+	}
+	slices.SortFunc(out, netip.Addr.Compare)
+	return slices.Compact(out)
+}

@@ -1,0 +1,158 @@
+package announce
+
+import (
+	"context"
+	"log/slog"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+)
+
+// Config says where the daemons are and where they may write.
+type Config struct {
+	Log      *slog.Logger
+	Programs string // directory of the daemons' programs: /usr/lib/frr on Debian
+	Run      string // directory for their configurations and sockets, made by the supervisor
+	User     string // whom they run as; root would be refused by zebra's own group check
+}
+
+// Supervisor keeps the daemons of one Spec alive. A daemon that ends is started again, later and later; one whose
+// configuration changed is restarted; the others are left alone.
+type Supervisor struct {
+	cfg  Config
+	wake chan struct{}
+
+	mu      sync.Mutex
+	want    Spec
+	running map[string]*daemon
+	err     error // why the daemons could not be prepared
+}
+
+// New returns a supervisor that keeps nothing yet.
+func New(cfg Config) *Supervisor {
+	return &Supervisor{cfg: cfg, wake: make(chan struct{}, 1), running: map[string]*daemon{}}
+}
+
+// Want replaces what is kept. It returns at once.
+func (s *Supervisor) Want(spec Spec) {
+	s.mu.Lock()
+	s.want = spec
+	s.mu.Unlock()
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// retryPrepare is how long the supervisor waits after it could not write a configuration.
+const retryPrepare = 5 * time.Second
+
+// Run keeps the daemons until ctx ends, then stops them and returns when all have ended.
+func (s *Supervisor) Run(ctx context.Context) {
+	defer s.stop(func(string) bool { return true })
+	for {
+		s.mu.Lock()
+		spec := s.want
+		s.mu.Unlock()
+		err := s.converge(ctx, spec)
+		s.mu.Lock()
+		changed := err != nil && (s.err == nil || s.err.Error() != err.Error())
+		s.err = err
+		s.mu.Unlock()
+		var again <-chan time.Time
+		if err != nil {
+			again = time.After(retryPrepare)
+			if changed {
+				s.cfg.Log.Error("prepare routing daemons", "err", err)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.wake:
+		case <-again:
+		}
+	}
+}
+
+// converge stops what is not wanted any more or differently, and starts what is missing, zebra first.
+func (s *Supervisor) converge(ctx context.Context, spec Spec) error {
+	files, names := Render(spec), spec.Daemons()
+	s.stop(func(name string) bool {
+		d := s.running[name]
+		// Everything else hangs on zebra.
+		return files[name] != d.file || s.running["zebra"] == nil || files["zebra"] != s.running["zebra"].file
+	})
+	if len(names) == 0 {
+		return nil
+	}
+	owner, err := lookup(s.cfg.User)
+	if err != nil {
+		return err
+	}
+	if err := prepareDir(s.cfg.Run, owner); err != nil {
+		return err
+	}
+	for _, name := range names {
+		if s.running[name] != nil {
+			continue
+		}
+		path := filepath.Join(s.cfg.Run, name+".conf")
+		if err := writeOwned(path, files[name], owner); err != nil {
+			return err
+		}
+		d := &daemon{name: name, file: files[name], cfg: s.cfg, owner: owner, done: make(chan struct{})}
+		s.mu.Lock()
+		s.running[name] = d
+		s.mu.Unlock()
+		dctx, cancel := context.WithCancel(ctx)
+		d.cancel = cancel
+		go d.keep(dctx)
+		if name == "zebra" {
+			waitFor(ctx, s.cfg.zebraSocket())
+		}
+	}
+	return nil
+}
+
+// stop ends the daemons that which names, all at once, and waits for them.
+func (s *Supervisor) stop(which func(string) bool) {
+	s.mu.Lock()
+	var ending []*daemon
+	for _, name := range slices.Sorted(maps.Keys(s.running)) {
+		if which(name) {
+			ending = append(ending, s.running[name])
+		}
+	}
+	s.mu.Unlock()
+	for _, d := range ending {
+		d.cancel()
+	}
+	for _, d := range ending {
+		<-d.done
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, d := range ending {
+		delete(s.running, d.name)
+	}
+}
+
+// waitFor waits a little for a socket to appear. The other daemons would try again by themselves, only later.
+func waitFor(ctx context.Context, path string) {
+	for range 50 {
+		if _, err := os.Stat(path); err == nil {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+func (c Config) zebraSocket() string { return filepath.Join(c.Run, "zserv.api") }

@@ -1,0 +1,110 @@
+package director
+
+import (
+	"fmt"
+	"net/netip"
+
+	"github.com/bladenet/bladenet/guests/director/health"
+	"github.com/bladenet/bladenet/policy"
+)
+
+// Decide says which weights and which VIPs follow from the health of the real servers. had holds the services that had their
+// quorum before, for the hysteresis. It is pure.
+//
+// A service gains its quorum at Quorum real servers that are up and loses it below Quorum less Hysteresis, never before the
+// last one: the hysteresis lets it fall deeper, it never asks for more than the quorum to come back, which a service with all
+// its servers up could then miss for ever.
+//
+// A VIP is up while at least one of its services answers. Every director sees the same real servers: a rule that asked for all
+// of them would let one service's failure withdraw its healthy neighbours everywhere at once. Clients of the one that fails are
+// refused at once by its empty table.
+func Decide(b policy.Balancer, vips []policy.VIP, h Health, had map[ServiceKey]bool) Decision {
+	var d Decision
+	answers := map[netip.Addr]bool{}
+	short := map[netip.Addr]string{}
+	for _, v := range b.Services {
+		s := decideService(v, h, had[KeyOf(v)])
+		d.Services = append(d.Services, s)
+		answers[v.VIP] = answers[v.VIP] || s.Answers
+		if !s.Answers && short[v.VIP] == "" {
+			short[v.VIP] = fmt.Sprintf("%s has %d of %d real servers that it needs", v.Service, s.Up, v.Quorum)
+		}
+	}
+	for _, v := range vips {
+		x := VIPDecision{Address: v.Address, Up: answers[v.Address]}
+		if !x.Up {
+			if x.Reason = short[v.Address]; x.Reason == "" {
+				x.Reason = "no service of this director"
+			}
+		}
+		d.VIPs = append(d.VIPs, x)
+	}
+	return d
+}
+
+func decideService(v policy.VirtualService, h Health, had bool) ServiceDecision {
+	s := ServiceDecision{Key: KeyOf(v), Weights: make([]int, len(v.Destinations)), Reasons: make([]string, len(v.Destinations))}
+	local, sorry := false, false
+	for _, d := range v.Destinations {
+		switch {
+		case !isUp(d, h):
+		case d.Sorry:
+			sorry = true
+		default:
+			if max(d.Weight, d.Remote) > 0 {
+				s.Up++
+			}
+			local = local || d.Remote == 0 && d.Weight > 0
+		}
+	}
+	need := v.Quorum
+	if had {
+		need = max(v.Quorum-v.Hysteresis, min(v.Quorum, 1))
+	}
+	s.Quorum = s.Up >= need
+	s.Answers = s.Quorum || sorry
+
+	taken := false
+	for i, d := range v.Destinations {
+		if d.Sorry {
+			continue
+		}
+		s.Weights[i], s.Reasons[i] = weigh(v, d, h, local)
+		taken = taken || s.Weights[i] > 0
+	}
+	for i, d := range v.Destinations {
+		switch {
+		case !d.Sorry:
+		case !isUp(d, h):
+			s.Reasons[i] = downReason(d, h)
+		case taken:
+			s.Reasons[i] = "sorry server; others are up"
+		default:
+			s.Weights[i], s.Reasons[i] = d.Weight, "sorry server; no other is up"
+		}
+	}
+	return s
+}
+
+// weigh is the weight of one ordinary destination. Only a destination of another site has a Remote weight.
+func weigh(v policy.VirtualService, d policy.Destination, h Health, local bool) (int, string) {
+	switch {
+	case !isUp(d, h):
+		return 0, downReason(d, h)
+	case v.Mode == "locality" && d.Remote > 0 && !local:
+		return d.Remote, "no local server is up"
+	}
+	return d.Weight, ""
+}
+
+func isUp(d policy.Destination, h Health) bool {
+	return d.Check == "" || h[d.Check].State == health.Up
+}
+
+func downReason(d policy.Destination, h Health) string {
+	r := h[d.Check]
+	if r.State == health.Unknown {
+		return "not checked yet"
+	}
+	return "down: " + r.Reason
+}

@@ -1,0 +1,137 @@
+package health
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/bladenet/bladenet/policy"
+)
+
+// firstWithin bounds the jitter of a check's first probe: a real server waits no longer for its place in the rotation.
+const firstWithin = time.Second
+
+// Run keeps the checks of the last list received from sets running, each with probe, and sends what it finds to results. A
+// check that is in the old and in the new list, unchanged, goes on undisturbed. Run returns when ctx has ended and every probe
+// with it.
+func Run(ctx context.Context, sets <-chan []policy.Check, results chan<- Result, probe Probe) {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	running := map[string]runningCheck{}
+	defer func() {
+		for _, r := range running {
+			r.cancel()
+		}
+	}()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case checks := <-sets:
+			wanted := map[string]policy.Check{}
+			for _, c := range checks {
+				wanted[c.ID] = c
+			}
+			for id, r := range running {
+				if wanted[id] != r.check {
+					r.cancel()
+					delete(running, id)
+				}
+			}
+			for id, c := range wanted {
+				if _, ok := running[id]; ok {
+					continue
+				}
+				cctx, cancel := context.WithCancel(ctx)
+				running[id] = runningCheck{c, cancel}
+				wg.Go(func() { watch(cctx, c, results, probe) })
+			}
+		}
+	}
+}
+
+type runningCheck struct {
+	check  policy.Check
+	cancel context.CancelFunc
+}
+
+// watch probes one check, once every interval from begin to begin. A probe cannot outlast its interval, because the policy
+// allows no timeout above it.
+func watch(ctx context.Context, c policy.Check, results chan<- Result, probe Probe) {
+	timer := time.NewTimer(rand.N(min(max(c.Interval, 1), firstWithin)))
+	defer timer.Stop()
+	v := verdict{rise: c.Rise, fall: c.Fall}
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		}
+		began := time.Now()
+		timer.Reset(c.Interval)
+		err := once(ctx, c, probe)
+		if ctx.Err() != nil {
+			return
+		}
+		if !v.add(err == nil) {
+			continue
+		}
+		r := Result{ID: c.ID, State: v.state, Since: began, Took: time.Since(began)}
+		if err != nil {
+			r.Reason = err.Error()
+		}
+		select {
+		case results <- r:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func once(ctx context.Context, c policy.Check, probe Probe) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, c.Timeout, errTimeout)
+	defer cancel()
+	err := probe(ctx, c)
+	if err != nil && errors.Is(context.Cause(ctx), errTimeout) {
+		return timeoutError{c.Timeout, err}
+	}
+	return err
+}
+
+var errTimeout = errors.New("timeout")
+
+// timeoutError says in the reason how long was waited: the cause behind it differs from library to library.
+type timeoutError struct {
+	after time.Duration
+	err   error
+}
+
+func (e timeoutError) Error() string { return "no answer within " + e.after.String() }
+func (e timeoutError) Unwrap() error { return e.err }
+
+// verdict counts successes and failures in a row.
+type verdict struct {
+	rise, fall int
+	state      State
+	run        int // probes in a row that speak against state
+}
+
+// add takes one probe's outcome and says whether the state changed by it.
+func (v *verdict) add(ok bool) bool {
+	says, need := Down, max(v.fall, 1)
+	if ok {
+		says, need = Up, max(v.rise, 1)
+	}
+	if v.state == says {
+		v.run = 0
+		return false
+	}
+	v.run++
+	if v.state != Unknown && v.run < need {
+		return false
+	}
+	v.state, v.run = says, 0
+	return true
+}

@@ -1,0 +1,54 @@
+package health
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/bladenet/bladenet/policy"
+)
+
+// maxSaid bounds what is kept of a script's output.
+const maxSaid = 160
+
+// tryScript runs the check's file with the server's address and port as arguments and in its environment. Exit status 0 is
+// well. At the timeout the script and everything that it started are killed.
+func tryScript(ctx context.Context, c policy.Check) error {
+	cmd := exec.CommandContext(ctx, c.Path, c.Address.String(), fmt.Sprint(c.Port))
+	cmd.Env = []string{
+		"PATH=/usr/sbin:/usr/bin:/sbin:/bin",
+		"BLADENET_GUEST=" + string(c.Guest),
+		"BLADENET_ADDRESS=" + c.Address.String(),
+		fmt.Sprintf("BLADENET_PORT=%d", c.Port),
+	}
+	var said limitedBuffer
+	cmd.Stdout, cmd.Stderr = &said, &said
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	// A grandchild that left the process group could hold the output open.
+	cmd.WaitDelay = 100 * time.Millisecond
+	err := cmd.Run()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		line, _, _ := strings.Cut(strings.TrimSpace(said.String()), "\n")
+		if line != "" {
+			return fmt.Errorf("%s: %s", exit.ProcessState, line)
+		}
+		return errors.New(exit.ProcessState.String())
+	}
+	return err
+}
+
+// limitedBuffer keeps the beginning of what is written to it and takes the rest without complaint. The embedded buffer is not
+// safe for two writers; exec uses one for both outputs when they are the same value.
+type limitedBuffer struct{ bytes.Buffer }
+
+func (b *limitedBuffer) Write(p []byte) (int, error) {
+	b.Buffer.Write(p[:min(len(p), maxSaid-b.Len())])
+	return len(p), nil
+}

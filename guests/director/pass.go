@@ -1,0 +1,218 @@
+package director
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/bladenet/bladenet/guests/channel"
+	"github.com/bladenet/bladenet/guests/director/announce"
+	"github.com/bladenet/bladenet/guests/director/health"
+	"github.com/bladenet/bladenet/guests/director/ipvs"
+	"github.com/bladenet/bladenet/policy"
+	"github.com/bladenet/bladenet/policy/plan"
+)
+
+// round brings the director one pass closer to the newest state, and tells whoever waits for it.
+func (c *Controller) round(ctx context.Context, sets chan<- []policy.Check) {
+	c.mu.Lock()
+	state, wanted := c.state, c.wanted
+	c.mu.Unlock()
+	if wanted == 0 {
+		return
+	}
+	if wanted != c.begun {
+		c.adopt(ctx, state, sets)
+		c.begun = wanted
+	}
+	pctx, cancel := context.WithTimeout(ctx, passTimeout)
+	err := c.pass(pctx, state)
+	cancel()
+	if ctx.Err() != nil {
+		return
+	}
+	if err == nil && c.saved != wanted {
+		if err = c.cfg.Store.Save(state); err == nil {
+			c.saved = wanted
+			c.cfg.Log.Info("state reached", "revision", state.Revision, "guest", state.Guest)
+		}
+	}
+	c.mu.Lock()
+	if err != nil && (c.err == nil || c.err.Error() != err.Error()) {
+		c.cfg.Log.Error("pass", "revision", state.Revision, "err", err)
+	}
+	c.err, c.reached = err, wanted
+	close(c.passed)
+	c.passed = make(chan struct{})
+	c.mu.Unlock()
+}
+
+// adopt hands a new state to the checks and to the routing daemons, and forgets checks that are gone.
+func (c *Controller) adopt(ctx context.Context, state channel.Apply, sets chan<- []policy.Check) {
+	c.presume(ctx, state)
+	select {
+	case sets <- state.Balancer.Checks:
+	case <-ctx.Done():
+		return
+	}
+	spec := announce.Spec{Hostname: state.Inside.Hostname, Announce: state.Balancer.Announce}
+	for _, v := range state.Inside.VIPs {
+		spec.VIPs = append(spec.VIPs, v.Address)
+	}
+	c.cfg.Announcer.Want(spec)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for id := range c.health {
+		if !slices.ContainsFunc(state.Balancer.Checks, func(k policy.Check) bool { return k.ID == id }) {
+			delete(c.health, id)
+		}
+	}
+}
+
+// presume takes a real server that has a weight in the kernel for up until its first probe has ended. A table that outlived
+// the process before this one keeps its rotation, and so does a server whose check a new state merely changes; a table of a
+// machine that has just booted is empty.
+func (c *Controller) presume(ctx context.Context, state channel.Apply) {
+	have, err := c.cfg.Table.Observe(ctx)
+	if err != nil {
+		return // the pass after this says so
+	}
+	weighs := map[ipvs.DestinationKey]bool{}
+	for _, s := range have.Services {
+		for _, d := range s.Destinations {
+			weighs[ipvs.DestinationKey{Service: s.Key, Address: d.Address, Port: d.Port}] = d.Weight > 0
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, v := range state.Balancer.Services {
+		key := ipvs.KeyOf(v)
+		for _, d := range v.Destinations {
+			if _, known := c.health[d.Check]; d.Check == "" || known {
+				continue
+			}
+			if weighs[ipvs.DestinationKey{Service: key, Address: d.Address, Port: d.Port}] {
+				c.health[d.Check] = health.Result{ID: d.Check, State: health.Up}
+			}
+		}
+	}
+}
+
+// pass decides and applies: weights first, so that a VIP is announced only with real servers behind it. When the table cannot
+// be reached no VIP is added, and none is taken away: what works is left alone.
+func (c *Controller) pass(ctx context.Context, state channel.Apply) error {
+	held, err := c.loopback(ctx)
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	had := c.decision.quorums()
+	if c.decision.Services == nil {
+		had = quorumsOf(state.Balancer, held)
+	}
+	decision := Decide(state.Balancer, state.Inside.VIPs, c.health, had)
+	c.decision = decision
+	c.mu.Unlock()
+
+	tableErr := c.balance(ctx, state.Balancer, decision)
+	want := state.Inside
+	want.Sysctls = slices.Concat(want.Sysctls, state.Balancer.Sysctls)
+	want.VIPs = announced(state.Inside.VIPs, decision, held, tableErr != nil)
+	steps, err := c.cfg.Place.Converge(ctx, want)
+	c.report(steps)
+	if c.cfg.Hostname != nil && want.Hostname != "" {
+		err = errors.Join(err, c.cfg.Hostname(want.Hostname))
+	}
+	if after, loErr := c.loopback(ctx); loErr == nil {
+		c.mu.Lock()
+		c.held = after
+		c.mu.Unlock()
+	}
+	return errors.Join(tableErr, err)
+}
+
+func (c *Controller) loopback(ctx context.Context) (map[netip.Addr]bool, error) {
+	addrs, err := c.cfg.Place.Loopback(ctx)
+	if err != nil {
+		return nil, err
+	}
+	held := make(map[netip.Addr]bool, len(addrs))
+	for _, a := range addrs {
+		held[a] = true
+	}
+	return held, nil
+}
+
+// quorumsOf takes a service whose VIP outlived the process before this one for one that had its quorum.
+func quorumsOf(b policy.Balancer, held map[netip.Addr]bool) map[ServiceKey]bool {
+	had := map[ServiceKey]bool{}
+	for _, v := range b.Services {
+		had[KeyOf(v)] = held[v.VIP]
+	}
+	return had
+}
+
+// announced picks the VIPs for the loopback. With a frozen table only those stay that are there.
+func announced(vips []policy.VIP, d Decision, held map[netip.Addr]bool, frozen bool) []policy.VIP {
+	var out []policy.VIP
+	for i, v := range vips {
+		if up := d.VIPs[i].Up; up && !frozen || frozen && held[v.Address] {
+			out = append(out, v)
+		}
+	}
+	return out
+}
+
+// balance makes the IPVS table follow the decision.
+func (c *Controller) balance(ctx context.Context, b policy.Balancer, d Decision) error {
+	weights, reasons := make([][]int, len(d.Services)), make([][]string, len(d.Services))
+	for i, s := range d.Services {
+		weights[i], reasons[i] = s.Weights, s.Reasons
+	}
+	want, err := ipvs.Wanted(b.Services, weights, reasons)
+	if err != nil {
+		return err
+	}
+	have, err := c.cfg.Table.Observe(ctx)
+	if err != nil {
+		return err
+	}
+	want.Overdue = c.overdue(want, have)
+	steps := ipvs.Plan(want, have)
+	if len(steps) == 0 {
+		return nil
+	}
+	done := make([]plan.Step, len(steps))
+	for i, s := range steps {
+		done[i] = s.Step
+	}
+	c.report(done)
+	if err := c.cfg.Table.Apply(ctx, steps); err != nil {
+		return fmt.Errorf("apply ipvs: %w", err)
+	}
+	return nil
+}
+
+// overdue remembers since when each destination that the policy dropped drains, and returns those that did so long enough.
+func (c *Controller) overdue(want, have ipvs.Table) map[ipvs.DestinationKey]bool {
+	out, still := map[ipvs.DestinationKey]bool{}, map[ipvs.DestinationKey]time.Time{}
+	for _, k := range ipvs.Leaving(want, have) {
+		since, ok := c.leaving[k]
+		if !ok {
+			since = time.Now()
+		}
+		still[k] = since
+		out[k] = time.Since(since) >= lingerFor
+	}
+	c.leaving = still
+	return out
+}
+
+func (c *Controller) report(steps []plan.Step) {
+	for _, s := range steps {
+		c.cfg.Log.Info(string(s.Verb)+" "+s.Object, "subsystem", s.Subsystem, "detail", s.Detail, "reason", s.Reason)
+	}
+}
