@@ -35,12 +35,13 @@ func build(doc *document, r *reporter) *Fleet {
 	f.Rules = built(doc.Rules, func(e *entry[ruleName, ruleDoc]) RuleEntry {
 		return RuleEntry{
 			Name: string(e.Name), From: values(e.Value.From), To: values(e.Value.To), Allow: values(e.Value.Allow), Pos: e.Pos,
-			from: places(e.Value.From), to: places(e.Value.To),
+			from: places(e.Value.From), to: places(e.Value.To), complete: e.Value.From != nil && e.Value.To != nil && e.Value.Allow != nil,
 		}
 	})
 	f.Hosts = built(doc.Hosts, func(e *entry[ruleName, hostDoc]) RuleEntry {
 		return RuleEntry{
 			Name: string(e.Name), From: values(e.Value.From), Allow: values(e.Value.Allow), Pos: e.Pos, from: places(e.Value.From),
+			complete: e.Value.From != nil && e.Value.Allow != nil,
 		}
 	})
 	for _, a := range doc.Alerts {
@@ -228,7 +229,7 @@ func buildExpectation(f *Fleet, d *expectDoc) Expectation {
 	return Expectation{
 		From: f.endpoint(d.From.V), As: d.As.V, To: f.endpoint(d.To.To.V), Protocol: d.To.Port.V.Protocol, Port: d.To.Port.V.First,
 		SourcePort: uint16(d.SourcePort.V), Flags: d.Flags.V, Verdict: d.Verdict.V, Why: d.Why.V, Pos: d.Pos,
-		from: d.From.Pos, to: d.To.To.Pos, port: d.To.Port.Pos,
+		from: d.From.Pos, to: d.To.To.Pos, doc: d,
 	}
 }
 

@@ -104,24 +104,35 @@ func (d *decoder) into(n *yaml.Node, v reflect.Value, f field) {
 	}
 }
 
-// items appends a list's items to v.
+// items appends a list's items to v. A list with an item that means nothing counts as absent: half of it would only lead to
+// findings that say less.
 func (d *decoder) items(n *yaml.Node, v reflect.Value, f field) {
 	if n.Kind != yaml.Sequence {
 		d.errorf(d.pos(n), "a list: ["+exampleItem(n)+"]", "%s of %s must be a list, not %s", f.name, f.owner, kindName(n))
 		return
 	}
-	items := v
+	items, lost := v, false
+	elem := v.Type().Elem()
+	plain := elem.Kind() == reflect.Struct && !reflect.PointerTo(elem).Implements(reflect.TypeFor[nodeDecoder]())
 	for _, item := range n.Items {
-		e := reflect.New(v.Type().Elem()).Elem()
-		before := len(d.list)
+		e := reflect.New(elem).Elem()
 		if item.Resolve().IsNull() {
 			d.errorf(d.pos(item), "", "an empty item in %s", describe(f))
-		} else {
-			d.into(item, e, f)
+			lost = true
+			continue
 		}
-		if len(d.list) == before {
-			items = reflect.Append(items, e)
+		of := f
+		if plain {
+			of = field{owner: owner{kind: kindOf[f.name], pos: d.pos(item)}}
 		}
+		d.into(item, e, of)
+		if w, ok := e.Interface().(interface{ written() bool }); ok && !w.written() {
+			lost = true
+		}
+		items = reflect.Append(items, e)
+	}
+	if lost {
+		return
 	}
 	if items.IsNil() {
 		items = reflect.MakeSlice(v.Type(), 0, 0)
@@ -151,7 +162,10 @@ func (d *decoder) structure(n *yaml.Node, v reflect.Value, f field) {
 		return
 	}
 	seen := make([]*yaml.Node, len(shape.fields))
-	for _, pair := range d.pairs(n) {
+	before := len(d.list)
+	pairs := d.pairs(n)
+	merged := len(d.list) == before
+	for _, pair := range pairs {
 		i := slices.Index(shape.names, pair.Key.Value)
 		if i < 0 {
 			d.unknown(pair.Key, f, shape.names)
@@ -166,7 +180,7 @@ func (d *decoder) structure(n *yaml.Node, v reflect.Value, f field) {
 		d.keyed(pair, v.Field(shape.fields[i].index), sub)
 	}
 	for i, sf := range shape.fields {
-		if sf.required && seen[i] == nil {
+		if sf.required && seen[i] == nil && merged {
 			at := own.pos
 			if f.owner.kind != "" && f.name != "" {
 				at = d.pos(n)
@@ -300,14 +314,16 @@ func (a *at[T]) decodeNode(d *decoder, n *yaml.Node, f field) {
 	}
 	if p := parseScalar(&a.V, text, plain, f); p != nil {
 		d.errorf(place, p.hint, "%s: %s", describe(f), p.message)
-		return
+		if !p.usable {
+			return
+		}
 	}
 	a.Pos = place
 }
 
 // label stores a name in a value of a name type.
 func label[T ~string](v *T, text string) *problem {
-	*v = T(text)
+	*v = T(strings.ToLower(text))
 	return parseLabel(text)
 }
 

@@ -55,7 +55,7 @@ func (f field) bounds() (least, most int64) {
 // kindOf names one entry of a map for messages.
 var kindOf = map[string]string{
 	"networks": "network", "blades": "blade", "services": "service", "directors": "director", "realservers": "real server",
-	"rules": "rule", "hosts": "host rule", "serves": "service",
+	"rules": "rule", "hosts": "host rule", "serves": "service", "alerts": "alert", "expect": "expectation",
 }
 
 // decodeNode appends a map's entries, in the order of the file, and reports names given twice.
@@ -82,10 +82,9 @@ func (e *entries[K, T]) decodeNode(d *decoder, n *yaml.Node, f field) {
 
 func (e *entries[K, T]) decodeEntry(d *decoder, pair yaml.Pair, kind string) {
 	place := d.pos(pair.Key)
-	name := K(pair.Key.Value)
-	if p := parseLabel(pair.Key.Value); p != nil {
+	var name K
+	if p := label(&name, pair.Key.Value); p != nil {
 		d.errorf(place, p.hint, "%s: %s", kind, p.message)
-		return
 	}
 	if i, ok := e.index[name]; ok {
 		d.clash(place, e.list[i].Pos, "first written here", "names are unique over all files", "%s %s twice", kind, name)
@@ -118,6 +117,7 @@ func (a *announceDoc) decodeNode(d *decoder, n *yaml.Node, f field) {
 		return
 	}
 	if target.Kind != yaml.Mapping {
+		a.unclear = true
 		d.errorf(d.pos(n), "none, {ospf: {...}} or {bgp: {...}}", "%s must be none or a map, not %s", describe(f), kindName(target))
 		return
 	}

@@ -98,7 +98,7 @@ func excerpt(b *strings.Builder, line string, col int) {
 	if line == "" {
 		return
 	}
-	runes := []rune(strings.ReplaceAll(line, "\t", " "))
+	runes := []rune(strings.Map(visible, line))
 	col = min(max(col, 1), len(runes)+1)
 	from := 0
 	if len(runes) > excerptWidth {
@@ -106,6 +106,17 @@ func excerpt(b *strings.Builder, line string, col int) {
 		runes = runes[from : from+excerptWidth]
 	}
 	fmt.Fprintf(b, "    %s\n    %s^\n", strings.TrimRight(string(runes), " "), strings.Repeat(" ", col-1-from))
+}
+
+// visible replaces what would move a terminal's cursor or worse.
+func visible(r rune) rune {
+	switch {
+	case r == '\t':
+		return ' '
+	case r < ' ' || r >= 0x7f && r < 0xa0 || r == 0x2028 || r == 0x2029 || r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069:
+		return '?'
+	}
+	return r
 }
 
 // sortDiagnostics orders findings by place, errors first at one place, and removes doubles.

@@ -182,6 +182,7 @@ type RuleEntry struct {
 	Pos   Pos
 
 	from, to []Pos
+	complete bool // every list was written
 }
 
 // Alert is where alerts are sent.
@@ -245,7 +246,9 @@ type Expectation struct {
 	Why        string
 	Pos        Pos
 
-	from, to, port Pos
+	from, to Pos
+
+	doc *expectDoc
 }
 
 // String writes the range as a policy does: 443/tcp, 8000-8099/tcp, icmp.

@@ -31,9 +31,17 @@ var (
 )
 
 // problem is what is wrong with a text, and what to write instead.
-type problem struct{ message, hint string }
+type problem struct {
+	message, hint string
+	usable        bool // the value is what was meant, so that what refers to it need not be reported as well
+}
 
-func bad(message, hint string) *problem { return &problem{message, hint} }
+func bad(message, hint string) *problem { return &problem{message: message, hint: hint} }
+
+// meant is a problem with a text whose meaning is clear.
+func meant(message, hint string) *problem {
+	return &problem{message: message, hint: hint, usable: true}
+}
 
 // oneOf parses a word out of a closed list.
 func oneOf[T ~string](text, what string, words ...string) (T, *problem) {
@@ -62,9 +70,9 @@ func parseLabel(text string) *problem {
 		return nil
 	}
 	if lower := strings.ToLower(text); lower != text && parseLabel(lower) == nil {
-		return bad(strconv.Quote(text)+" is no name", "names are lower case: "+lower)
+		return meant(strconv.Quote(text)+" is no name", "names are lower case: "+lower)
 	}
-	return bad(strconv.Quote(shorten(text))+" is no name", labelHint)
+	return meant(strconv.Quote(shorten(text))+" is no name", labelHint)
 }
 
 // shorten bounds a text that goes into a message.
@@ -166,7 +174,7 @@ func parsePrefix(text string) (netip.Prefix, *problem) {
 	case p.Addr().Is4In6():
 		return p, bad("IPv4-mapped IPv6 prefix "+text, "write "+p.Addr().Unmap().String()+"/"+strconv.Itoa(max(p.Bits()-96, 0)))
 	case p.Masked() != p:
-		return p, bad(text+" has host bits set", "the subnet is "+p.Masked().String())
+		return p.Masked(), meant(text+" has host bits set", "the subnet is "+p.Masked().String())
 	}
 	return p, nil
 }

@@ -111,6 +111,7 @@ type checkDoc struct {
 
 type tcpCheckDoc struct {
 	Port at[portNumber] `yaml:"port" doc:"TCP port." default:"the first TCP port of the service"`
+	Pos  Pos            `yaml:"-"`
 }
 
 type httpCheckDoc struct {
@@ -118,17 +119,20 @@ type httpCheckDoc struct {
 	Path   at[urlPath]    `yaml:"path" doc:"Path of the page." default:"/"`
 	Host   at[hostText]   `yaml:"host" doc:"Name in the Host header, and for TLS." default:"the address"`
 	Status at[int]        `yaml:"status" doc:"Status code that means up." default:"200" min:"100" max:"599"`
+	Pos    Pos            `yaml:"-"`
 }
 
 type dnsCheckDoc struct {
 	Name at[dnsName]    `yaml:"name,required" doc:"Name that is asked for."`
 	Type at[recordType] `yaml:"type" doc:"Record type." default:"A"`
 	Port at[portNumber] `yaml:"port" doc:"UDP port." default:"53"`
+	Pos  Pos            `yaml:"-"`
 }
 
 type scriptCheckDoc struct {
 	Path at[filePath]   `yaml:"path,required" doc:"Absolute path of the program. It gets the address and the port as arguments."`
 	Port at[portNumber] `yaml:"port" doc:"Port that the program is told." default:"the first port of the service"`
+	Pos  Pos            `yaml:"-"`
 }
 
 type interfaceDoc struct {
@@ -165,6 +169,8 @@ type announceDoc struct {
 	OSPF *ospfDoc `yaml:"ospf" doc:"OSPFv2 and OSPFv3 on eth0."`
 	BGP  *bgpDoc  `yaml:"bgp" doc:"BGP-4 with each router of the uplink."`
 	Pos  Pos      `yaml:"-"`
+
+	unclear bool // reported already
 }
 
 type ospfDoc struct {

@@ -144,11 +144,15 @@ func (p *parser) topMapping() *Node {
 	n := p.node(Mapping, Block)
 	col := p.pos - p.bol
 	for {
+		whole := len(n.Pairs)
 		p.pair(n, col)
 		if !p.failed && p.another(col) {
 			continue
 		}
 		n.End = p.pos
+		if p.failed {
+			n.Pairs = n.Pairs[:min(whole, len(n.Pairs))]
+		}
 		if !p.failed {
 			if !p.eof() {
 				p.fail(p.pos, "indentation that fits no entry above", "entries of one map start in the same column")

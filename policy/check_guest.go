@@ -1,0 +1,253 @@
+package policy
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// holder is who has an address.
+type holder struct {
+	what string
+	pos  Pos
+}
+
+// holders lists the address of every router and guest with its place.
+func (c *checker) holders(report bool) map[netip.Addr]holder {
+	held := map[netip.Addr]holder{}
+	take := func(a at[netip.Addr], what string) {
+		if o, ok := held[a.V]; ok {
+			if report {
+				c.taken(a, what, o)
+			}
+			return
+		}
+		held[a.V] = holder{what, a.Pos}
+	}
+	for i := range c.f.Networks {
+		n := &c.f.Networks[i]
+		for _, r := range n.doc.Routers {
+			take(r, "a router of network "+string(n.Name))
+		}
+	}
+	for _, g := range c.f.Guests() {
+		for i, x := range []Attachment{g.Eth0, g.Eth1} {
+			for _, a := range x.doc.Addresses {
+				take(a, string(g.Name)+" "+interfaceNames[i])
+			}
+		}
+	}
+	return held
+}
+
+func (c *checker) taken(a at[netip.Addr], what string, o holder) {
+	if comparePos(a.Pos, o.pos) < 0 {
+		a.Pos, what, o = o.pos, o.what, holder{what, a.Pos}
+	}
+	c.clash(a.Pos, o.pos, o.what, "an address has one holder in the whole fleet", "%s: address %s is already %s", what, a.V, owned(o.what))
+}
+
+// owned turns `www-l1 eth0` into `that of www-l1 eth0`.
+func owned(what string) string {
+	if len(what) > 2 && what[:2] == "a " {
+		return what
+	}
+	return "that of " + what
+}
+
+// addresses finds addresses given twice, and addresses outside their network.
+func (c *checker) addresses() {
+	c.holders(true)
+}
+
+// attachment checks one interface of a guest: the network's role, its zone and site, and the addresses.
+func (c *checker) attachment(g GuestEntry, a Attachment, iface string, role NetworkRole) {
+	of := guestKind(g.Role) + " " + string(g.Name)
+	n := known(c, c.f.index.networks, a.doc.Network, "network", of+": "+iface)
+	if a.doc.Addresses != nil && len(a.doc.Addresses) == 0 {
+		c.errorf(a.Pos, "addresses: [192.0.2.2, \"2001:db8::2\"]", "%s: %s has an empty list of addresses", of, iface)
+	}
+	if n == nil {
+		return
+	}
+	if n.Role != role && n.Role != "" {
+		c.clash(a.doc.Network.Pos, n.doc.Role.Pos, "the network's role", c.candidates(g, role),
+			"%s: %s must be in a network of role %s, %s has role %s", of, iface, role, n.Name, n.Role)
+	}
+	if b := c.f.Blade(g.Blade); b != nil {
+		if c.mixed(n.Zone, b.Zone) {
+			c.clash(a.doc.Network.Pos, n.doc.Zone.Pos, "the network's zone", "zones share nothing",
+				"%s: network %s belongs to zone %s, blade %s to zone %s", of, n.Name, n.Zone, b.Name, b.Zone)
+		}
+		if c.f.index.sites[b.Site] != nil && !n.at(b.Site) {
+			c.clash(a.doc.Network.Pos, n.Pos, "the network", c.candidates(g, role),
+				"%s: network %s is not carried to site %s, where blade %s stands", of, n.Name, b.Site, b.Name)
+		}
+	}
+	for _, x := range a.doc.Addresses {
+		c.inSubnet(n, x, of+": "+iface+" address")
+	}
+}
+
+// mixed reports whether two zones differ; one that the policy does not know is reported as such and nothing else.
+func (c *checker) mixed(a, b ZoneName) bool {
+	return a != b && c.f.index.zones[a] != nil && c.f.index.zones[b] != nil
+}
+
+func guestKind(r Role) string {
+	if r == RoleDirector {
+		return "director"
+	}
+	return "real server"
+}
+
+// candidates names the networks that an interface could be in.
+func (c *checker) candidates(g GuestEntry, role NetworkRole) string {
+	b := c.f.Blade(g.Blade)
+	if b == nil {
+		return ""
+	}
+	var names []string
+	for i := range c.f.Networks {
+		n := &c.f.Networks[i]
+		if n.Role == role && n.Zone == b.Zone && n.at(b.Site) {
+			names = append(names, string(n.Name))
+		}
+	}
+	if len(names) == 0 || len(names) > 5 {
+		return ""
+	}
+	return "on blade " + string(b.Name) + " there is " + list(names)
+}
+
+// families refuses a guest with a family on one interface only: requests would come in and answers could not leave.
+func (c *checker) families(g GuestEntry) {
+	for _, v4 := range []bool{true, false} {
+		_, on0 := firstOf(g.Eth0.Addresses, v4)
+		_, on1 := firstOf(g.Eth1.Addresses, v4)
+		if on0 == on1 || len(g.Eth0.Addresses) == 0 || len(g.Eth1.Addresses) == 0 {
+			continue
+		}
+		has, misses := "eth0", g.Eth1
+		name := "eth1"
+		if on1 {
+			has, misses, name = "eth1", g.Eth0, "eth0"
+		}
+		c.errorf(misses.Pos, "requests pass both interfaces: a family needs an address on each",
+			"%s %s has %s on %s and not on %s", guestKind(g.Role), g.Name, familyName(v4), has, name)
+	}
+}
+
+// directors checks each director's interfaces and announcement.
+func (c *checker) directors() {
+	for i := range c.f.Directors {
+		d := &c.f.Directors[i]
+		known(c, c.f.index.blades, d.doc.Blade, "blade", "director "+string(d.Name))
+		c.attachment(d.guest(), d.Eth0, "eth0", NetworkUplink)
+		c.attachment(d.guest(), d.Eth1, "eth1", NetworkService)
+		c.families(d.guest())
+		c.announcement(d)
+	}
+}
+
+// announcement checks how a director tells its routers of its VIPs.
+func (c *checker) announcement(d *Director) {
+	of := "director " + string(d.Name)
+	o, b := d.doc.Announce.OSPF, d.doc.Announce.BGP
+	if d.doc.Announce.unclear {
+		return
+	}
+	if o == nil && b == nil {
+		pos := d.Pos
+		if d.announce.Line != 0 {
+			pos = d.announce
+		}
+		c.warnf(pos, "announce: {ospf: {}} or {bgp: {as: 64512, peer-as: 64500}}", "%s announces nothing: nobody can reach its VIPs", of)
+		return
+	}
+	if o != nil && b != nil {
+		c.clash(b.Pos, o.Pos, "ospf", "choose one", "%s announces by OSPF and by BGP", of)
+	}
+	if _, ok := firstOf(d.Eth0.Addresses, true); !ok && len(d.Eth0.Addresses) > 0 {
+		c.errorf(d.Eth0.Pos, "the router identifier is the first IPv4 address of eth0", "%s announces and has no IPv4 address on eth0", of)
+	}
+	if o == nil {
+		return
+	}
+	c.wholeSeconds(o.Hello, of+": hello", time.Second, 65535*time.Second)
+	c.wholeSeconds(o.Dead, of+": dead", time.Second, 65535*time.Second)
+	if d.OSPF.Dead <= d.OSPF.Hello {
+		pos := o.Dead.Pos
+		if !o.Dead.written() {
+			pos = o.Hello.Pos
+		}
+		c.errorf(pos, "four times hello is usual", "%s: dead (%s) is not longer than hello (%s): a router would be lost at once", of, short(d.OSPF.Dead), short(d.OSPF.Hello))
+	}
+}
+
+// wholeSeconds checks a duration that its protocol or the kernel keeps in seconds.
+func (c *checker) wholeSeconds(d at[time.Duration], what string, least, most time.Duration) {
+	switch {
+	case !d.written():
+	case d.V < least || d.V > most:
+		c.errorf(d.Pos, "from "+short(least)+" to "+short(most), "%s %s is out of range", what, short(d.V))
+	case d.V%time.Second != 0:
+		c.errorf(d.Pos, "it is kept in seconds", "%s %s is not a whole number of seconds", what, short(d.V))
+	}
+}
+
+// short writes a duration as a policy does.
+func short(d time.Duration) string {
+	switch {
+	case d == 0:
+		return "0s"
+	case d%time.Hour == 0:
+		return itoa(int64(d/time.Hour)) + "h"
+	case d%time.Minute == 0:
+		return itoa(int64(d/time.Minute)) + "m"
+	case d%time.Second == 0:
+		return itoa(int64(d/time.Second)) + "s"
+	}
+	return itoa(int64(d/time.Millisecond)) + "ms"
+}
+
+// realServers checks each real server's interfaces and what it serves.
+func (c *checker) realServers() {
+	for i := range c.f.RealServers {
+		g := &c.f.RealServers[i]
+		of := "real server " + string(g.Name)
+		b := known(c, c.f.index.blades, g.doc.Blade, "blade", of)
+		c.attachment(g.guest(), g.Eth0, "eth0", NetworkReturn)
+		c.attachment(g.guest(), g.Eth1, "eth1", NetworkService)
+		c.families(g.guest())
+		if g.doc.Serves != nil && len(g.Serves) == 0 {
+			c.warnf(g.Pos, "", "%s serves nothing", of)
+		}
+		for _, s := range g.Serves {
+			x := known(c, c.f.index.services, at[ServiceName]{s.Service, s.Pos}, "service", of)
+			if x != nil && b != nil && c.mixed(x.Zone, b.Zone) {
+				c.clash(s.Pos, x.doc.Zone.Pos, "the service's zone", "zones share nothing",
+					"%s: service %s belongs to zone %s, blade %s to zone %s", of, s.Service, x.Zone, b.Name, b.Zone)
+			}
+		}
+	}
+	c.eth1Families()
+}
+
+// eth1Families finds services with a VIP in a family in which none of their real servers has an address.
+func (c *checker) eth1Families() {
+	for i := range c.f.Services {
+		s := &c.f.Services[i]
+		servers := c.f.index.servers[s.Name]
+		for _, v := range s.doc.VIPs {
+			has := slices.ContainsFunc(servers, func(g server) bool {
+				_, ok := firstOf(g.Eth1.Addresses, v.V.Is4())
+				return ok || len(g.Eth1.Addresses) == 0
+			})
+			if len(servers) > 0 && !has {
+				c.errorf(v.Pos, "give its real servers addresses of the family, or remove the VIP",
+					"service %s: no real server has an %s address for VIP %s", s.Name, familyName(v.V.Is4()), v.V)
+			}
+		}
+	}
+}
