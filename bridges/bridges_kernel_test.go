@@ -3,7 +3,6 @@
 package bridges
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"os"
@@ -12,9 +11,6 @@ import (
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
-
-	"github.com/bladenet/bladenet/policy"
-	"github.com/bladenet/bladenet/policy/plan"
 )
 
 // newNamespace makes a network namespace that lives as long as the test and returns its path.
@@ -103,46 +99,6 @@ func mustConverge(t *testing.T, k *Kernel, want Spec) {
 		t.Fatalf("converge: %v", err)
 	}
 	wantNothing(t, Plan(want, observe(t, k)))
-}
-
-// wantNothing fails unless there is nothing left to do but what is blocked.
-func wantNothing(t *testing.T, s Steps) {
-	t.Helper()
-	for _, step := range s.Plain() {
-		if step.Verb != plan.Blocked {
-			t.Errorf("left to do:\n%s", render(t, s))
-			return
-		}
-	}
-}
-
-func render(t *testing.T, s Steps) string {
-	t.Helper()
-	var b bytes.Buffer
-	if err := plan.Render(&b, s.Plain()); err != nil {
-		t.Fatal(err)
-	}
-	return b.String()
-}
-
-// portSpec is bridges and ports without VLAN links, for kernels without 8021q.
-func portSpec() Spec {
-	return Spec{
-		Trunk:      "trunk0",
-		Bridges:    []Bridge{{Name: "br120", Network: "service", MAC: bridgeMAC("b1", "br120")}, {Name: "br130", Network: "return", MAC: bridgeMAC("b1", "br130")}},
-		Namespaces: []policy.GuestName{"www-1"},
-		Ports: []Port{
-			testPort("dir-1.0", KindTap, "dir-1", "eth0", "br130", 1),
-			testPort("dir-1.1", KindTap, "dir-1", "eth1", "br120", 2),
-			testPort("www-1.0", KindVeth, "www-1", "eth0", "br130", 3),
-			testPort("www-1.1", KindVeth, "www-1", "eth1", "br120", 4),
-		},
-	}
-}
-
-func testPort(name string, kind Kind, guest policy.GuestName, inside, bridge string, id byte) Port {
-	mac := policy.MAC{2, 0, 0, 0, 0, id}
-	return Port{Name: name, Kind: kind, Guest: guest, Interface: inside, Bridge: bridge, MAC: hostMAC(mac), GuestMAC: mac}
 }
 
 func TestConverge(t *testing.T) {

@@ -13,15 +13,14 @@ import (
 	"github.com/vishvananda/netlink/nl"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
-)
 
-// Namespaces is the folder of the guests' named network namespaces.
-const Namespaces = "/run/bladenet/netns"
+	"github.com/bladenet/bladenet/policy"
+)
 
 // Options say where a Kernel works. The zero value is the process's own network namespace and the usual folder.
 type Options struct {
 	Namespace  string // path of the blade's network namespace; empty: the process's own
-	Namespaces string // folder of the guests' namespaces; empty: /run/bladenet/netns
+	Namespaces string // folder of the guests' namespaces; empty: that of policy.NamespacePath
 	Log        *slog.Logger
 }
 
@@ -38,7 +37,7 @@ type Kernel struct {
 func NewKernel(o Options) *Kernel {
 	k := &Kernel{namespace: o.Namespace, folder: o.Namespaces, log: o.Log}
 	if k.folder == "" {
-		k.folder = Namespaces
+		k.folder = filepath.Dir(policy.NamespacePath("guest"))
 	}
 	if k.log == nil {
 		k.log = slog.New(slog.DiscardHandler)

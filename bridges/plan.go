@@ -115,17 +115,23 @@ func (p *planner) planTrunk() {
 func (p *planner) trunkMissing() string {
 	var here []string
 	for _, l := range p.have.sorted() {
-		// What we made, and the loopback, are no candidates.
-		if !l.ours() && l.Kind == "" && l.Name != "lo" {
+		// What we made is no candidate, and nobody carries VLANs on these.
+		if !l.ours() && l.Name != "lo" && !slices.Contains([]Kind{KindBridge, KindTap, KindVLAN}, l.Kind) {
 			here = append(here, l.Name)
 		}
 	}
 	if len(here) == 0 {
 		here = []string{"none"}
 	}
+	if len(here) > maxListed {
+		here = append(here[:maxListed], fmt.Sprintf("and %d more", len(here)-maxListed))
+	}
 	return fmt.Sprintf("trunk %s is not there: name the NIC that carries the VLANs in blades.<name>.trunk; links here: %s",
 		p.want.Trunk, strings.Join(here, " "))
 }
+
+// maxListed bounds the links that a reason lists.
+const maxListed = 12
 
 // free says whether a wanted name can be ours: nothing there, or something that we made. If not, the object is blocked.
 func (p *planner) free(name, object string, guest policy.GuestName) (have Link, exists, ok bool) {

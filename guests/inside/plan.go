@@ -134,7 +134,7 @@ func (p *planner) planSysctls() {
 			toAll[setting] = true
 		}
 		detail := have + " -> " + want
-		if !exists || p.renamed[iface] {
+		if !exists || have == want || p.renamed[iface] {
 			detail = want
 		}
 		p.steps = append(p.steps, p.step(plan.Update, object, []string{detail}, setSysctl{key: s.Key, value: want}))
