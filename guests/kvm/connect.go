@@ -2,7 +2,6 @@ package kvm
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -132,7 +131,7 @@ func (l *link) connect() (*session, error) {
 	}
 	conn, err := libvirt.NewConnect(l.uri)
 	if err != nil {
-		return nil, fmt.Errorf("connect to libvirtd (%s): %w", l.uri, sentence(err))
+		return nil, fmt.Errorf("libvirtd cannot be reached at %s (%w): systemctl start libvirtd", l.uri, sentence(err))
 	}
 	s := &session{conn: conn}
 	drop := func(err error) (*session, error) {
@@ -204,8 +203,7 @@ func (l *link) shut() {
 
 // sentence keeps of a libvirt error its message: its numbers are for programs, which still find them by errors.Is.
 func sentence(err error) error {
-	var e libvirt.Error
-	if errors.As(err, &e) && e.Message != "" {
+	if e, ok := err.(libvirt.Error); ok && e.Message != "" {
 		return answer{e}
 	}
 	return err

@@ -164,8 +164,12 @@ func (d *Driver) start(ctx context.Context, name policy.GuestName) error {
 	if _, err := os.Stat(d.Namespace(name)); err != nil {
 		return fmt.Errorf("its network namespace is not ready: %w", err)
 	}
+	// A start reads much of the image on a cold blade.
 	ctx, cancel := context.WithTimeoutCause(ctx, 3*d.Timeout, fmt.Errorf("waited %s", 3*d.Timeout))
 	defer cancel()
+	if err := clear(ctx, name); err != nil {
+		return err
+	}
 	return d.spawn(ctx, name)
 }
 
@@ -191,20 +195,28 @@ func (d *Driver) Stop(ctx context.Context, name policy.GuestName, grace time.Dur
 		}
 		return nil
 	})
+	if err == nil && populated(name) {
+		err = clear(ctx, name)
+	}
 	if err != nil {
 		return fmt.Errorf("stop container %s: %w", name, err)
 	}
 	return nil
 }
 
-// Destroy removes the container's folder, the definition first.
+// Destroy removes the container's folder, the definition first, and its control groups.
 func (d *Driver) Destroy(ctx context.Context, name policy.GuestName) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, d.Timeout, fmt.Errorf("waited %s", d.Timeout))
+	defer cancel()
 	o, err := d.observeOne(ctx, name)
 	if err != nil {
 		return fmt.Errorf("destroy container %s: %w", name, err)
 	}
 	if o.Phase == guests.Running || o.Phase == guests.Paused {
 		return fmt.Errorf("destroy container %s: it runs", name)
+	}
+	if err := clear(ctx, name); err != nil {
+		return fmt.Errorf("destroy container %s: %w", name, err)
 	}
 	for _, path := range []string{filepath.Join(d.dir(name), "config"), d.dir(name)} {
 		if err := os.RemoveAll(path); err != nil {

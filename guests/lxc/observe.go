@@ -84,6 +84,9 @@ func (d *Driver) observeOne(ctx context.Context, name policy.GuestName) (guests.
 			if o.Cloned {
 				o.Phase = guests.Stopped
 			}
+			if populated(name) {
+				o.Reason = "its monitor died: what is left of it is ended before it starts"
+			}
 		case golxc.FROZEN, golxc.FREEZING, golxc.THAWED:
 			o.Phase, o.Reason = guests.Paused, strings.ToLower(state.String())
 		default:
