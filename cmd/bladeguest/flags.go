@@ -20,6 +20,7 @@ type options struct {
 	Run    string // directory for the routing daemons' files and sockets
 	FRR    string // directory of the routing daemons' programs
 	Beat   int    // file descriptor to beat on, 0: none
+	Guard  bool   // the third role: end the routing daemons with the worker
 	Host   bool   // the machine is ours: set its host name
 }
 
@@ -33,6 +34,7 @@ func parse(stderr io.Writer, args []string) (options, error) {
 	f.StringVar(&o.FRR, "frr", "/usr/lib/frr", "`directory` of the routing daemons' programs")
 	f.IntVar(&o.Beat, "beat", 0, "file `descriptor` to beat on; set by init")
 	f.BoolVar(&o.Host, "machine", false, "the whole machine is ours: set its host name; set by init")
+	f.BoolVar(&o.Guard, "guard", false, "end the process group when standard input ends; set by the worker")
 	if err := f.Parse(args); err != nil {
 		return options{}, err
 	}

@@ -10,6 +10,8 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"github.com/bladenet/bladenet/guests/director/announce"
 )
 
 // version is set by the build.
@@ -42,6 +44,10 @@ func run(ctx context.Context, log *slog.Logger, stderr io.Writer, args []string)
 	if err != nil {
 		fmt.Fprintln(stderr, "bladeguest:", err)
 		return exitUsage
+	}
+	if o.Guard {
+		announce.Guard(os.Stdin)
+		return 0
 	}
 	code, err := work(ctx, log, o)
 	if err != nil {

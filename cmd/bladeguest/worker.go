@@ -42,6 +42,7 @@ func work(ctx context.Context, log *slog.Logger, o options) (int, error) {
 		Place:    director.Namespace{},
 		Announcer: announce.New(announce.Config{
 			Log: log, Programs: o.FRR, Run: filepath.Join(o.Run, "frr"), User: "frr",
+			Guard: []string{"/proc/self/exe", "--guard"},
 		}),
 		Probe:    health.Try,
 		Hostname: hostname,

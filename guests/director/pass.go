@@ -24,11 +24,11 @@ func (c *Controller) round(ctx context.Context, sets chan<- []policy.Check) {
 	if wanted == 0 {
 		return
 	}
+	pctx, cancel := context.WithTimeout(ctx, passTimeout)
 	if wanted != c.begun {
-		c.adopt(ctx, state, sets)
+		c.adopt(pctx, state, sets)
 		c.begun = wanted
 	}
-	pctx, cancel := context.WithTimeout(ctx, passTimeout)
 	err := c.pass(pctx, state)
 	cancel()
 	if ctx.Err() != nil {
@@ -50,9 +50,16 @@ func (c *Controller) round(ctx context.Context, sets chan<- []policy.Check) {
 	c.mu.Unlock()
 }
 
-// adopt hands a new state to the checks and to the routing daemons, and forgets checks that are gone.
+// adopt hands a new state to the checks and to the routing daemons, and forgets checks that are gone. Interfaces and routes come
+// before all: checks need them, and IPVS refuses every IPv4 destination in a namespace that has no address yet.
 func (c *Controller) adopt(ctx context.Context, state channel.Apply, sets chan<- []policy.Check) {
 	c.presume(ctx, state)
+	if held, err := c.loopback(ctx); err == nil {
+		ground := state.Inside
+		ground.VIPs = slices.DeleteFunc(slices.Clone(ground.VIPs), func(v policy.VIP) bool { return !held[v.Address] })
+		steps, _ := c.cfg.Place.Converge(ctx, ground) // the pass after this meets the same error, and says so
+		c.report(steps)
+	}
 	select {
 	case sets <- state.Balancer.Checks:
 	case <-ctx.Done():

@@ -8,7 +8,6 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"sync/atomic"
 	"syscall"
@@ -25,16 +24,12 @@ const (
 	stopTimeout = 2 * time.Second // for a daemon to tell its neighbours that it goes
 )
 
-// capabilities that the daemons ask for: raw sockets and privileged ports, interfaces, and the supplementary groups that each
-// sets for itself. Zebra wants SYS_ADMIN for namespaces.
-var capabilities = []uintptr{unix.CAP_NET_BIND_SERVICE, unix.CAP_NET_ADMIN, unix.CAP_NET_RAW, unix.CAP_SYS_ADMIN, unix.CAP_SETGID, unix.CAP_SETUID}
-
 // daemon is one program and its restarts.
 type daemon struct {
 	name   string
 	file   string // its configuration
 	cfg    Config
-	owner  *syscall.Credential
+	group  int // process group to join
 	cancel context.CancelFunc
 	done   chan struct{}
 
@@ -43,12 +38,8 @@ type daemon struct {
 }
 
 // keep runs the daemon again and again until ctx ends.
-//
-// The kernel sends a child its parent's death signal when the thread that forked it ends, so the thread stays ours and ends
-// with this goroutine. The signal would be lost if the daemon changed its user by itself; it is started as that user instead.
 func (d *daemon) keep(ctx context.Context) {
 	defer close(d.done)
-	runtime.LockOSThread()
 	wait := restartMin
 	for {
 		began := time.Now()
@@ -71,12 +62,15 @@ func (d *daemon) keep(ctx context.Context) {
 }
 
 func (d *daemon) once(ctx context.Context) error {
+	if err := d.evict(); err != nil {
+		return err
+	}
 	cmd := exec.CommandContext(ctx, filepath.Join(d.cfg.Programs, d.name), d.args()...)
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
 	cmd.Dir = d.cfg.Run
 	said := &lineLog{log: d.cfg.Log, daemon: d.name}
 	cmd.Stdout, cmd.Stderr = said, said
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM, Credential: d.owner, AmbientCaps: capabilities}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pgid: d.group}
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = stopTimeout
 	if err := cmd.Start(); err != nil {
@@ -91,52 +85,73 @@ func (d *daemon) once(ctx context.Context) error {
 	return err
 }
 
+// evict ends a daemon that outlived both its supervisor and its guard: it would hold the lock on its pid file for ever. Who
+// holds the lock is the kernel's word, so no other process is met.
+func (d *daemon) evict() error {
+	f, err := os.OpenFile(d.path(".pid"), os.O_RDWR, 0)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("look for an older daemon: %w", err)
+	}
+	defer f.Close()
+	for range 30 {
+		lock := unix.Flock_t{Type: unix.F_WRLCK}
+		if err := unix.FcntlFlock(f.Fd(), unix.F_GETLK, &lock); err != nil {
+			return fmt.Errorf("look for an older daemon: %w", err)
+		}
+		if lock.Type == unix.F_UNLCK || lock.Pid <= 0 {
+			return nil
+		}
+		d.cfg.Log.Warn("end an older routing daemon", "daemon", d.name, "pid", lock.Pid)
+		_ = unix.Kill(int(lock.Pid), unix.SIGTERM)
+		time.Sleep(100 * time.Millisecond)
+	}
+	return errors.New("an older daemon does not end")
+}
+
+func (d *daemon) path(suffix string) string { return filepath.Join(d.cfg.Run, d.name+suffix) }
+
 func (d *daemon) args() []string {
-	run := func(suffix string) string { return filepath.Join(d.cfg.Run, d.name+suffix) }
 	args := []string{
-		"-f", run(".conf"), "-i", run(".pid"), "-z", d.cfg.zebraSocket(), "--vty_socket", d.cfg.Run,
+		"-f", d.path(".conf"), "-i", d.path(".pid"), "-z", d.cfg.zebraSocket(), "--vty_socket", d.cfg.Run,
 		"-P", "0", "-u", d.cfg.User, "-g", d.cfg.User,
 	}
 	if d.name == "bfdd" {
-		args = append(args, "--bfdctl", run(".sock"))
+		args = append(args, "--bfdctl", d.path(".sock"))
 	}
 	return args
 }
 
-// lookup finds the daemons' user, its group and the group that may open their terminals, if there is one.
-func lookup(name string) (*syscall.Credential, error) {
+// owner is whom the daemons run as after they have what only root gets.
+type owner struct{ uid, gid int }
+
+func lookup(name string) (owner, error) {
 	u, err := user.Lookup(name)
 	if err != nil {
-		return nil, fmt.Errorf("look up the routing daemons' user: %w", err)
+		return owner{}, fmt.Errorf("look up the routing daemons' user: %w", err)
 	}
-	c := &syscall.Credential{}
-	for field, text := range map[*uint32]string{&c.Uid: u.Uid, &c.Gid: u.Gid} {
-		n, err := strconv.ParseUint(text, 10, 32)
-		if err != nil {
-			return nil, fmt.Errorf("look up the routing daemons' user %s: %w", name, err)
-		}
-		*field = uint32(n)
+	uid, err1 := strconv.Atoi(u.Uid)
+	gid, err2 := strconv.Atoi(u.Gid)
+	if err := errors.Join(err1, err2); err != nil {
+		return owner{}, fmt.Errorf("look up the routing daemons' user %s: %w", name, err)
 	}
-	if g, err := user.LookupGroup("frrvty"); err == nil {
-		if n, err := strconv.ParseUint(g.Gid, 10, 32); err == nil {
-			c.Groups = []uint32{uint32(n)}
-		}
-	}
-	return c, nil
+	return owner{uid, gid}, nil
 }
 
-func prepareDir(dir string, owner *syscall.Credential) error {
+func prepareDir(dir string, o owner) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("prepare routing daemons: %w", err)
 	}
-	if err := os.Chown(dir, int(owner.Uid), int(owner.Gid)); err != nil {
+	if err := os.Chown(dir, o.uid, o.gid); err != nil {
 		return fmt.Errorf("prepare routing daemons: %w", err)
 	}
 	return nil
 }
 
 // writeOwned writes a configuration that the daemons may read and not change.
-func writeOwned(path, text string, owner *syscall.Credential) error {
+func writeOwned(path, text string, o owner) error {
 	// The directory is the daemons' own: what lies at the path is replaced, never written through.
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("write configuration: %w", err)
@@ -146,7 +161,7 @@ func writeOwned(path, text string, owner *syscall.Credential) error {
 		return fmt.Errorf("write configuration: %w", err)
 	}
 	defer f.Close()
-	if err := f.Chown(0, int(owner.Gid)); err != nil {
+	if err := f.Chown(0, o.gid); err != nil {
 		return fmt.Errorf("write configuration: %w", err)
 	}
 	if _, err := f.WriteString(text); err != nil {

@@ -14,9 +14,10 @@ import (
 // Config says where the daemons are and where they may write.
 type Config struct {
 	Log      *slog.Logger
-	Programs string // directory of the daemons' programs: /usr/lib/frr on Debian
-	Run      string // directory for their configurations and sockets, made by the supervisor
-	User     string // whom they run as; root would be refused by zebra's own group check
+	Programs string   // directory of the daemons' programs: /usr/lib/frr on Debian
+	Run      string   // directory for their configurations and sockets, made by the supervisor
+	User     string   // whom they run as; root would be refused by their own group check
+	Guard    []string // command that runs Guard
 }
 
 // Supervisor keeps the daemons of one Spec alive. A daemon that ends is started again, later and later; one whose
@@ -28,7 +29,8 @@ type Supervisor struct {
 	mu      sync.Mutex
 	want    Spec
 	running map[string]*daemon
-	err     error // why the daemons could not be prepared
+	guard   *guard // only Run touches it
+	err     error  // why the daemons could not be prepared
 }
 
 // New returns a supervisor that keeps nothing yet.
@@ -52,7 +54,13 @@ const retryPrepare = 5 * time.Second
 
 // Run keeps the daemons until ctx ends, then stops them and returns when all have ended.
 func (s *Supervisor) Run(ctx context.Context) {
-	defer s.stop(func(string) bool { return true })
+	defer func() {
+		s.stop(everyone)
+		if s.guard != nil {
+			s.guard.stop()
+			<-s.guard.done
+		}
+	}()
 	for {
 		s.mu.Lock()
 		spec := s.want
@@ -69,13 +77,36 @@ func (s *Supervisor) Run(ctx context.Context) {
 				s.cfg.Log.Error("prepare routing daemons", "err", err)
 			}
 		}
+		var unguarded <-chan struct{}
+		if s.guard != nil {
+			unguarded = s.guard.done
+		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-s.wake:
 		case <-again:
+		case <-unguarded:
+			s.cfg.Log.Error("the routing daemons' guard ended; restart them")
+			s.stop(everyone)
+			s.guard = nil
 		}
 	}
+}
+
+func everyone(string) bool { return true }
+
+// guarded starts the guard if there is none. It belongs to no context: it ends after the daemons.
+func (s *Supervisor) guarded() error {
+	if s.guard != nil {
+		return nil
+	}
+	g, err := startGuard(context.Background(), s.cfg.Guard)
+	if err != nil {
+		return err
+	}
+	s.guard = g
+	return nil
 }
 
 // converge stops what is not wanted any more or differently, and starts what is missing, zebra first.
@@ -88,6 +119,9 @@ func (s *Supervisor) converge(ctx context.Context, spec Spec) error {
 	})
 	if len(names) == 0 {
 		return nil
+	}
+	if err := s.guarded(); err != nil {
+		return err
 	}
 	owner, err := lookup(s.cfg.User)
 	if err != nil {
@@ -104,7 +138,7 @@ func (s *Supervisor) converge(ctx context.Context, spec Spec) error {
 		if err := writeOwned(path, files[name], owner); err != nil {
 			return err
 		}
-		d := &daemon{name: name, file: files[name], cfg: s.cfg, owner: owner, done: make(chan struct{})}
+		d := &daemon{name: name, file: files[name], cfg: s.cfg, group: s.guard.pid, done: make(chan struct{})}
 		s.mu.Lock()
 		s.running[name] = d
 		s.mu.Unlock()

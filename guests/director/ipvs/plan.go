@@ -161,7 +161,7 @@ func (p *planner) leaving(s Service, h Destination, overdue map[DestinationKey]b
 	case overdue[DestinationKey{s.Key, h.Address, h.Port}]:
 		p.destination(DelDestination, plan.Delete, s, h, []string{fmt.Sprintf("%d connections", h.Active+h.Inactive)}, "not in the policy, lingered long enough")
 	case h.Weight != 0:
-		p.update(s, Destination{Address: h.Address, Port: h.Port, Method: h.Method, Reason: "not in the policy"}, h)
+		p.update(s, Destination{Guest: h.Guest, Address: h.Address, Port: h.Port, Method: h.Method, Reason: "not in the policy"}, h)
 	}
 }
 

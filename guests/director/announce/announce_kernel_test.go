@@ -1,0 +1,414 @@
+//go:build kernel
+
+package announce
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/bladenet/bladenet/guests/channel"
+	"github.com/bladenet/bladenet/policy"
+)
+
+const programs = "/usr/lib/frr"
+
+// TestMain turns the test's own program into a director's announcing half when it is asked to: namespaces belong to threads, so
+// a supervisor that runs inside one is a process of its own. It says how it is on every line of its output.
+func TestMain(m *testing.M) {
+	if os.Getenv("ANNOUNCE_TEST_GUARD") != "" {
+		Guard(os.Stdin)
+		return
+	}
+	name := os.Getenv("ANNOUNCE_TEST_SPEC")
+	if name == "" {
+		os.Exit(m.Run())
+	}
+	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	s := New(Config{Log: log, Programs: programs, Run: os.Getenv("ANNOUNCE_TEST_RUN"), User: "frr", Guard: []string{"env", "ANNOUNCE_TEST_GUARD=1", os.Args[0]}})
+	s.Want(liveSpecs()[name])
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() { s.Run(ctx); close(done) }()
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		cancel()
+	}()
+	for ctx.Err() == nil {
+		_ = json.NewEncoder(os.Stdout).Encode(s.Observe(ctx))
+		time.Sleep(100 * time.Millisecond)
+	}
+	<-done
+}
+
+// The live tests' addresses, on the one link between the director and its router.
+const (
+	router4, director4 = "192.0.2.1", "192.0.2.2"
+	router6, director6 = "2001:db8:111::1", "2001:db8:111::2"
+	vip4, vip6         = "203.0.113.10", "2001:db8:5::10"
+)
+
+func liveSpecs() map[string]Spec {
+	a := netip.MustParseAddr
+	base := policy.Announce{RouterID: a(director4), Routers: []netip.Addr{a(router4), a(router6)}}
+	ospf, bgp := base, base
+	ospf.OSPF = &policy.OSPF{Area: "0.0.0.0", Hello: time.Second, Dead: 4 * time.Second, BFD: true}
+	bgp.BGP = &policy.BGP{AS: 64512, PeerAS: 64500, BFD: true}
+	vips := []netip.Addr{a(vip4), a(vip6)}
+	return map[string]Spec{
+		"ospf": {Hostname: "dir", Announce: ospf, VIPs: vips},
+		"bgp":  {Hostname: "dir", Announce: bgp, VIPs: vips},
+	}
+}
+
+// TestKernelDaemonsAcceptEveryConfiguration lets each daemon read what is rendered for it. The dry run's exit status is 0
+// whatever it read, so its complaints are looked for; a line that must be refused shows that they would be found.
+func TestKernelDaemonsAcceptEveryConfiguration(t *testing.T) {
+	all := specs()
+	for name, s := range liveSpecs() {
+		all["live "+name] = s
+	}
+	refuses := map[string]bool{}
+	for name, s := range all {
+		for daemon, text := range Render(s) {
+			if said := dryRun(t, daemon, text); said != "" {
+				t.Errorf("%s: %s says %s", name, daemon, said)
+			}
+			if refuses[daemon] {
+				continue
+			}
+			refuses[daemon] = true
+			if said := dryRun(t, daemon, text+"no such thing as this\n"); said == "" {
+				t.Errorf("%s: %s takes a bad line", name, daemon)
+			}
+		}
+	}
+	if len(refuses) != 5 {
+		t.Errorf("daemons met: %v", refuses)
+	}
+}
+
+func dryRun(t *testing.T, daemon, text string) string {
+	t.Helper()
+	file := filepath.Join(openDir(t), daemon+".conf")
+	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command(filepath.Join(programs, daemon), "-C", "-f", file).CombinedOutput()
+	if err != nil {
+		return fmt.Sprintf("%v: %s", err, out)
+	}
+	var bad []string
+	for line := range strings.Lines(string(out)) {
+		if strings.Contains(line, "config line") || strings.Contains(line, "can't open") {
+			bad = append(bad, strings.TrimSpace(line))
+		}
+	}
+	return strings.Join(bad, "; ")
+}
+
+// openDir is a temporary directory that the daemons' own user may enter.
+func openDir(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	for p := dir; p != os.TempDir() && p != "/"; p = filepath.Dir(p) {
+		if err := os.Chmod(p, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// rig is a director's and a router's namespace with one link between them, and the router's daemons.
+type rig struct {
+	t        *testing.T
+	dir, rtr string
+	run      string
+}
+
+func newRig(t *testing.T, routerConfigs map[string]string) *rig {
+	t.Helper()
+	r := &rig{t: t, dir: fmt.Sprintf("an%dd", os.Getpid()), rtr: fmt.Sprintf("an%dr", os.Getpid()), run: openDir(t)}
+	for _, ns := range []string{r.dir, r.rtr} {
+		r.ip("netns", "add", ns)
+		t.Cleanup(func() { _ = exec.Command("ip", "netns", "del", ns).Run() })
+		for _, key := range []string{"all", "default"} {
+			sysctl(t, ns, "net.ipv6.conf."+key+".accept_dad=0")
+		}
+		r.ip("-n", ns, "link", "set", "lo", "up")
+	}
+	r.ip("-n", r.dir, "link", "add", "eth0", "type", "veth", "peer", "name", "eth0", "netns", r.rtr)
+	for ns, addrs := range map[string][]string{r.dir: {director4 + "/28", director6 + "/64"}, r.rtr: {router4 + "/28", router6 + "/64"}} {
+		for _, a := range addrs {
+			r.ip("-n", ns, "addr", "add", a, "dev", "eth0")
+		}
+		r.ip("-n", ns, "link", "set", "eth0", "up")
+	}
+	r.startRouter(routerConfigs)
+	return r
+}
+
+func (r *rig) ip(args ...string) string {
+	r.t.Helper()
+	out, err := exec.Command("ip", args...).CombinedOutput()
+	if err != nil {
+		r.t.Fatalf("ip %v: %v: %s", args, err, out)
+	}
+	return string(out)
+}
+
+func sysctl(t *testing.T, ns, setting string) {
+	t.Helper()
+	if out, err := exec.Command("ip", "netns", "exec", ns, "sysctl", "-qw", setting).CombinedOutput(); err != nil {
+		t.Fatalf("sysctl %s: %v: %s", setting, err, out)
+	}
+}
+
+func (r *rig) startRouter(configs map[string]string) {
+	r.t.Helper()
+	dir := filepath.Join(r.run, "router")
+	owner, err := lookup("frr")
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	if err := prepareDir(dir, owner); err != nil {
+		r.t.Fatal(err)
+	}
+	for _, name := range []string{"zebra", "bfdd", "ospfd", "ospf6d", "bgpd"} {
+		text, ok := configs[name]
+		if !ok {
+			continue
+		}
+		d := &daemon{name: name, cfg: Config{Run: dir, User: "frr"}}
+		if err := writeOwned(filepath.Join(dir, name+".conf"), text, owner); err != nil {
+			r.t.Fatal(err)
+		}
+		cmd := exec.Command("ip", append([]string{"netns", "exec", r.rtr, filepath.Join(programs, name)}, d.args()...)...)
+		if err := cmd.Start(); err != nil {
+			r.t.Fatal(err)
+		}
+		r.t.Cleanup(func() {
+			_ = cmd.Process.Kill()
+			_ = cmd.Wait()
+		})
+		if name == "zebra" {
+			waitFor(context.Background(), d.cfg.zebraSocket())
+		}
+	}
+}
+
+// director starts a supervisor in the director's namespace. Its last word is in status.
+type director struct {
+	cmd    *exec.Cmd
+	stdin  io.Closer
+	status chan channel.AnnounceStatus
+}
+
+func (r *rig) startDirector(spec string) *director {
+	r.t.Helper()
+	cmd := exec.Command("ip", "netns", "exec", r.dir, os.Args[0])
+	cmd.Env = append(os.Environ(), "ANNOUNCE_TEST_SPEC="+spec, "ANNOUNCE_TEST_RUN="+filepath.Join(r.run, "director"))
+	cmd.Stderr = os.Stderr
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		r.t.Fatal(err)
+	}
+	d := &director{cmd: cmd, stdin: stdin, status: make(chan channel.AnnounceStatus, 1)}
+	go func() {
+		lines := bufio.NewScanner(stdout)
+		for lines.Scan() {
+			var s channel.AnnounceStatus
+			if json.Unmarshal(lines.Bytes(), &s) != nil {
+				continue
+			}
+			select {
+			case <-d.status:
+			default:
+			}
+			d.status <- s
+		}
+	}()
+	r.t.Cleanup(func() {
+		_ = stdin.Close()
+		timer := time.AfterFunc(10*time.Second, func() { _ = cmd.Process.Kill() })
+		_ = cmd.Wait()
+		timer.Stop()
+	})
+	return d
+}
+
+// routes are the router's routes learned from the director, sorted.
+func (r *rig) routes(protocol string) []string {
+	r.t.Helper()
+	var out []string
+	for _, family := range []string{"-4", "-6"} {
+		for line := range strings.Lines(r.ip(family, "-n", r.rtr, "route", "show", "proto", protocol)) {
+			if f := strings.Fields(line); len(f) > 0 && f[0] != "nexthop" {
+				out = append(out, f[0])
+			}
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// until waits for what to hold and returns how long that took.
+func (r *rig) until(limit time.Duration, what string, holds func() bool) time.Duration {
+	r.t.Helper()
+	began := time.Now()
+	for !holds() {
+		if time.Since(began) > limit {
+			r.t.Fatalf("%s: not within %s", what, limit)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	return time.Since(began)
+}
+
+func (r *rig) addVIPs()    { r.vips("add") }
+func (r *rig) removeVIPs() { r.vips("del") }
+
+func (r *rig) vips(verb string) {
+	r.t.Helper()
+	r.ip("-n", r.dir, "addr", verb, vip4+"/32", "dev", "lo")
+	if verb == "add" {
+		r.ip("-n", r.dir, "addr", verb, vip6+"/128", "dev", "lo", "preferred_lft", "0", "nodad")
+	} else {
+		r.ip("-n", r.dir, "addr", verb, vip6+"/128", "dev", "lo")
+	}
+}
+
+const routerHead = "frr defaults traditional\nlog stdout warnings\n"
+
+func routerConfigs(protocol string) map[string]string {
+	if protocol == "bgp" {
+		return map[string]string{
+			"zebra": routerHead, "bfdd": routerHead + "bfd\nexit\n",
+			"bgpd": routerHead + `router bgp 64500
+ bgp router-id ` + router4 + `
+ no bgp default ipv4-unicast
+ no bgp ebgp-requires-policy
+ neighbor ` + director4 + ` remote-as 64512
+ neighbor ` + director4 + ` bfd
+ neighbor ` + director6 + ` remote-as 64512
+ neighbor ` + director6 + ` bfd
+ address-family ipv4 unicast
+  neighbor ` + director4 + ` activate
+  neighbor ` + director4 + ` default-originate
+ exit-address-family
+ address-family ipv6 unicast
+  neighbor ` + director6 + ` activate
+  neighbor ` + director6 + ` default-originate
+ exit-address-family
+exit
+`,
+		}
+	}
+	return map[string]string{
+		"zebra": routerHead, "bfdd": routerHead + "bfd\nexit\n",
+		"ospfd":  routerHead + "interface eth0\n ip ospf area 0\n ip ospf hello-interval 1\n ip ospf dead-interval 4\n ip ospf bfd\nexit\nrouter ospf\n ospf router-id " + router4 + "\n default-information originate always\nexit\n",
+		"ospf6d": routerHead + "interface eth0\n ipv6 ospf6 area 0\n ipv6 ospf6 hello-interval 1\n ipv6 ospf6 dead-interval 4\n ipv6 ospf6 bfd\nexit\nrouter ospf6\n ospf6 router-id " + router4 + "\n default-information originate always\nexit\n",
+	}
+}
+
+// TestKernelAnnounces shows the whole life of a VIP at a real neighbour: it comes with its address on the loopback and goes with
+// it; nothing else leaves, nothing that the neighbour says enters the director's routes; and it goes when the supervisor is
+// killed.
+func TestKernelAnnounces(t *testing.T) {
+	for _, protocol := range []string{"ospf", "bgp"} {
+		t.Run(protocol, func(t *testing.T) {
+			r := newRig(t, routerConfigs(protocol))
+			r.ip("-n", r.dir, "addr", "add", "10.99.0.1/32", "dev", "lo")
+			r.ip("-n", r.dir, "addr", "add", "2001:db8:99::1/128", "dev", "lo")
+			r.ip("-n", r.dir, "link", "add", "eth1", "type", "dummy")
+			r.ip("-n", r.dir, "addr", "add", "10.98.0.1/24", "dev", "eth1")
+			r.ip("-n", r.dir, "link", "set", "eth1", "up")
+			d := r.startDirector(protocol)
+			var last channel.AnnounceStatus
+			took := r.until(60*time.Second, "full adjacencies", func() bool {
+				select {
+				case last = <-d.status:
+				default:
+				}
+				return last.Full4 == 1 && last.Full6 == 1
+			})
+			t.Logf("adjacencies full after %s; %+v", took, last)
+			if last.Error != "" || last.Protocol != protocol {
+				t.Errorf("status %+v", last)
+			}
+			if got := r.routes(protocol); len(got) != 0 {
+				t.Errorf("routes before there is a VIP: %v", got)
+			}
+			want := []string{vip6, vip4}
+			slices.Sort(want)
+			r.addVIPs()
+			first := r.until(20*time.Second, "a VIP at the router", func() bool { return len(r.routes(protocol)) > 0 })
+			t.Logf("first VIP %v at the router %s after it is on the loopback", r.routes(protocol), first)
+			took = first + r.until(20*time.Second, "VIPs at the router", func() bool { return slices.Equal(r.routes(protocol), want) })
+			t.Logf("VIPs at the router %s after they are on the loopback", took)
+			r.removeVIPs()
+			took = r.until(5*time.Second, "VIPs gone", func() bool { return len(r.routes(protocol)) == 0 })
+			t.Logf("VIPs gone %s after they left the loopback", took)
+			r.addVIPs()
+			took = r.until(20*time.Second, "VIPs back", func() bool { return slices.Equal(r.routes(protocol), want) })
+			t.Logf("VIPs back %s after they are on the loopback again", took)
+			if learned := r.ip("-n", r.dir, "route", "show", "default") + r.ip("-6", "-n", r.dir, "route", "show", "default"); learned != "" {
+				t.Errorf("the neighbour's default route is in the director's table: %s", learned)
+			}
+			if err := d.cmd.Process.Kill(); err != nil {
+				t.Fatal(err)
+			}
+			took = r.until(10*time.Second, "VIPs gone after SIGKILL", func() bool { return len(r.routes(protocol)) == 0 })
+			t.Logf("VIPs gone %s after the supervisor was killed", took)
+			r.until(5*time.Second, "daemons ended", func() bool {
+				out, err := exec.Command("ip", "netns", "pids", r.dir).Output()
+				return err == nil && len(strings.TrimSpace(string(out))) == 0
+			})
+		})
+	}
+}
+
+// TestKernelRestartsDaemon shows that a daemon that dies comes back and is counted.
+func TestKernelRestartsDaemon(t *testing.T) {
+	r := newRig(t, routerConfigs("ospf"))
+	d := r.startDirector("ospf")
+	alive := func(restarts int) func() bool {
+		var last channel.AnnounceStatus
+		return func() bool {
+			select {
+			case last = <-d.status:
+			default:
+			}
+			i := slices.IndexFunc(last.Daemons, func(x channel.DaemonStatus) bool { return x.Name == "ospfd" })
+			return i >= 0 && last.Daemons[i].Alive && last.Daemons[i].Restarts == restarts && last.Full4 == 1
+		}
+	}
+	r.until(60*time.Second, "ospfd alive", alive(0))
+	pid, err := os.ReadFile(filepath.Join(r.run, "director", "ospfd.pid"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("kill", "-KILL", strings.TrimSpace(string(pid))).CombinedOutput(); err != nil {
+		t.Fatalf("kill: %v: %s", err, out)
+	}
+	took := r.until(60*time.Second, "ospfd back", alive(1))
+	t.Logf("full again %s after ospfd was killed", took)
+}
