@@ -64,7 +64,7 @@ func judge() []Rule {
 	for _, f := range families() {
 		rules = append(rules, f.rule(in(f.set(kindDerived), f.src, f.dst, f.proto, DestinationPort), accept()))
 	}
-	return append(rules, rule(jump("rules")), rule(deny(NoRule)))
+	return append(rules, rule(jump(RulesChain)), rule(deny(NoRule)))
 }
 
 func anyState(bits uint32) Match { return Match{Field: ConnState, Value: states(bits)} }

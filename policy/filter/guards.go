@@ -4,6 +4,10 @@ package filter
 const (
 	chainFromGuest = "from-guest"
 	chainFromLink  = "from-link"
+
+	// RulesChain and RulesBackChain hold the rules of the policy, each with a counter and its name as comment.
+	RulesChain     = "rules"
+	RulesBackChain = "rules-back"
 )
 
 // EtherTypes (IANA).

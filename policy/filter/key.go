@@ -25,8 +25,11 @@ type span struct{ first, last []byte }
 
 func exactly(b []byte) span { return span{b, b} }
 
-// key joins fields as the kernel concatenates them: each padded with zeroes to four bytes.
+// key joins fields as the kernel concatenates them: each padded with zeroes to four bytes, but for a field on its own.
 func key(parts ...[]byte) string {
+	if len(parts) == 1 {
+		return string(parts[0])
+	}
 	var out []byte
 	for _, p := range parts {
 		out = append(out, p...)

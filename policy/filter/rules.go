@@ -12,7 +12,7 @@ import (
 // ruleChains hold the policy's rules: one rule a family and name, its addresses in sets. A new rule is a new chain; a new
 // address, a new guest or a new port in it is an element.
 func (c *compiler) ruleChains() []Chain {
-	forth, back := Chain{Name: "rules"}, Chain{Name: "rules-back"}
+	forth, back := Chain{Name: RulesChain}, Chain{Name: RulesBackChain}
 	rules := slices.Clone(c.b.Rules)
 	slices.SortFunc(rules, func(a, b policy.Rule) int { return strings.Compare(a.Name, b.Name) })
 	for _, r := range rules {

@@ -58,7 +58,7 @@ func (s Set) write(b *strings.Builder) {
 	if len(s.Elements) > 0 {
 		b.WriteString("\t\telements = {\n")
 		for _, e := range s.Elements {
-			fmt.Fprintf(b, "\t\t\t%s,\n", s.elementText(e))
+			fmt.Fprintf(b, "\t\t\t%s,\n", s.ElementText(e))
 		}
 		b.WriteString("\t\t}\n")
 	}
@@ -94,18 +94,19 @@ func (s Set) declaration() string {
 	return "type " + text
 }
 
-func (s Set) elementText(e Element) string {
+// ElementText writes one element as it stands between the braces of a set.
+func (s Set) ElementText(e Element) string {
 	var parts []string
-	from, to := []byte(e.From), []byte(e.To)
+	at := 0
 	for _, f := range s.Key {
 		shape := f.Shape()
-		text := valueText(shape, from[:shape.Bytes])
-		from = from[shape.Padded():]
-		if s.Interval {
-			text = spanText(shape, []byte(text), to[:shape.Bytes], e, len(from))
-			to = to[shape.Padded():]
+		first := []byte(e.From)[at : at+shape.Bytes]
+		last := first
+		if e.To != "" {
+			last = []byte(e.To)[at : at+shape.Bytes]
 		}
-		parts = append(parts, text)
+		parts = append(parts, spanText(shape, first, last))
+		at += shape.Padded()
 	}
 	text := strings.Join(parts, " . ")
 	if s.Map {
@@ -114,16 +115,16 @@ func (s Set) elementText(e Element) string {
 	return text
 }
 
-// spanText writes a field that spans from its first value, already as text, to its last.
-func spanText(shape Shape, first, last []byte, e Element, rest int) string {
-	from := []byte(e.From)[len(e.From)-rest-shape.Padded():][:shape.Bytes]
-	if bytes.Equal(from, last) {
-		return string(first)
+// spanText writes a field's value, or the values from first to last.
+func spanText(shape Shape, first, last []byte) string {
+	text := valueText(shape, first)
+	if bytes.Equal(first, last) {
+		return text
 	}
-	if bits, ok := prefixBits(from, last); ok && strings.HasSuffix(shape.Type, "_addr") {
-		return string(first) + "/" + strconv.Itoa(bits)
+	if bits, ok := prefixBits(first, last); ok && strings.HasSuffix(shape.Type, "_addr") {
+		return text + "/" + strconv.Itoa(bits)
 	}
-	return string(first) + "-" + valueText(shape, last)
+	return text + "-" + valueText(shape, last)
 }
 
 // prefixBits is the length of the prefix that spans exactly from first to last.

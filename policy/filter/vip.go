@@ -47,7 +47,7 @@ func (f family) toClient() []Rule {
 		f.rule(notIn(f.set(kindOwn), OutPort, EtherDestination, f.dst), deny(Misdirected)),
 		f.bareSyn(),
 		f.laterFragment(in(f.set(kindFragVIP), f.src), fragmentLimit, accept()),
-		f.rule(in(f.set(kindServices), f.src, f.proto, SourcePort), jump("rules-back")),
+		f.rule(in(f.set(kindServices), f.src, f.proto, SourcePort), jump(RulesBackChain)),
 		rule(deny(NoRule)),
 	}
 }
@@ -88,7 +88,7 @@ func (f family) toVIP() []Rule {
 	rules := []Rule{
 		// A guest as client: a rule must let it out; the director's blade then asks whether it is a client of the service.
 		rule(in(setPorts, InPort), in(setPorts, OutPort), deny(VIPClient)),
-		rule(in(setPorts, InPort), jump("rules")),
+		rule(in(setPorts, InPort), jump(RulesChain)),
 		rule(in(setPorts, InPort), deny(NoRule)),
 		f.whole(in(f.set(kindInClients), toPort...), client, accept()),
 		f.whole(in(f.set(kindInClients), toPort...), deny(VIPClient)),

@@ -1,0 +1,280 @@
+package nft
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+
+	"github.com/bladenet/bladenet/policy/filter"
+)
+
+// State is what the kernel holds of our tables.
+type State struct {
+	tables map[tableName]tableState
+}
+
+type tableName struct {
+	family filter.Family
+	name   string
+}
+
+func (n tableName) String() string { return string(n.family) + " " + n.name }
+
+// tableState is a table in the form in which it is compared: what is static as text, what changes as elements.
+type tableState struct {
+	static   []part
+	elements map[string]map[filter.Element]bool
+	counts   counts
+}
+
+// part is a counter, set, chain or rule, and all of it that we manage.
+type part struct {
+	object string
+	body   string
+}
+
+// count is a packet and byte counter.
+type count struct{ packets, bytes uint64 }
+
+// counts are a table's counters: named ones by name, and those of dynamic sets by set and key.
+type counts struct {
+	named map[string]count
+	hits  map[string]map[string]count
+}
+
+// ourTables are the only tables that are read, and the only ones that are written.
+func ourTables() []tableName {
+	return []tableName{{filter.Bridge, filter.BridgeTable}, {filter.Inet, filter.HostTable}}
+}
+
+// observeAttempts bounds how often a dump is repeated because somebody changed the ruleset meanwhile.
+const observeAttempts = 10
+
+// Observe reads our tables back, as of one generation of the ruleset.
+func (k *Kernel) Observe(ctx context.Context) (State, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.observe(ctx)
+}
+
+func (k *Kernel) observe(ctx context.Context) (State, error) {
+	for range observeAttempts {
+		if err := ctx.Err(); err != nil {
+			return State{}, fmt.Errorf("observe tables: %w", err)
+		}
+		before, err := k.read.GetGen()
+		if err != nil {
+			return State{}, fmt.Errorf("read generation: %w", err)
+		}
+		state, err := k.dump()
+		if errors.Is(err, unix.EINTR) || errors.Is(err, unix.ENOENT) {
+			continue // somebody changed it under the dump
+		}
+		if err != nil {
+			return State{}, err
+		}
+		after, err := k.read.GetGen()
+		if err != nil {
+			return State{}, fmt.Errorf("read generation: %w", err)
+		}
+		if before.ID == after.ID {
+			return state, nil
+		}
+	}
+	return State{}, fmt.Errorf("observe tables: the ruleset changed during each of %d dumps", observeAttempts)
+}
+
+func (k *Kernel) dump() (State, error) {
+	state := State{tables: map[tableName]tableState{}}
+	for _, name := range ourTables() {
+		fam := nftables.TableFamily(family(name.family))
+		tables, err := k.read.ListTablesOfFamily(fam)
+		if err != nil {
+			return State{}, fmt.Errorf("list tables of %s: %w", name.family, err)
+		}
+		i := slices.IndexFunc(tables, func(t *nftables.Table) bool { return t.Name == name.name && t.Family == fam })
+		if i < 0 {
+			continue
+		}
+		t, err := k.dumpTable(tables[i])
+		if err != nil {
+			return State{}, fmt.Errorf("read table %s: %w", name, err)
+		}
+		state.tables[name] = t
+	}
+	return state, nil
+}
+
+func (k *Kernel) dumpTable(table *nftables.Table) (tableState, error) {
+	t := tableState{
+		elements: map[string]map[filter.Element]bool{},
+		counts:   counts{named: map[string]count{}, hits: map[string]map[string]count{}},
+	}
+	if err := k.dumpObjects(table, &t); err != nil {
+		return t, err
+	}
+	if err := k.dumpSets(table, &t); err != nil {
+		return t, err
+	}
+	err := k.dumpChains(table, &t)
+	slices.SortStableFunc(t.static, compareParts)
+	return t, err
+}
+
+// compareParts sorts by kind and name; the rules of a chain keep their order.
+func compareParts(a, b part) int { return cmp.Compare(a.object, b.object) }
+
+func (k *Kernel) dumpObjects(table *nftables.Table, t *tableState) error {
+	objects, err := k.read.GetNamedObjects(table)
+	if err != nil {
+		return fmt.Errorf("list counters: %w", err)
+	}
+	for _, o := range objects {
+		named, ok := o.(*nftables.NamedObj)
+		if !ok {
+			continue
+		}
+		c, ok := named.Obj.(*expr.Counter)
+		if !ok {
+			t.static = append(t.static, part{object: "object " + named.Name})
+			continue
+		}
+		t.static = append(t.static, counterPart(named.Name))
+		t.counts.named[named.Name] = count{c.Packets, c.Bytes}
+	}
+	return nil
+}
+
+func (k *Kernel) dumpSets(table *nftables.Table, t *tableState) error {
+	sets, err := k.read.GetSets(table)
+	if err != nil {
+		return fmt.Errorf("list sets: %w", err)
+	}
+	for _, s := range sets {
+		s.Table = table
+		t.static = append(t.static, part{object: "set " + s.Name, body: observedSet(s)})
+		elements, err := k.read.GetSetElements(s)
+		if err != nil {
+			return fmt.Errorf("list elements of set %s: %w", s.Name, err)
+		}
+		if s.Dynamic {
+			t.counts.hits[s.Name] = observedHits(elements)
+			continue
+		}
+		t.elements[s.Name] = observedElements(elements)
+	}
+	return nil
+}
+
+func observedHits(elements []nftables.SetElement) map[string]count {
+	out := map[string]count{}
+	for _, e := range elements {
+		if e.Counter != nil {
+			out[string(e.Key)] = count{e.Counter.Packets, e.Counter.Bytes}
+		}
+	}
+	return out
+}
+
+func observedElements(elements []nftables.SetElement) map[filter.Element]bool {
+	out := make(map[filter.Element]bool, len(elements))
+	for _, e := range elements {
+		out[filter.Element{From: string(e.Key), To: string(e.KeyEnd), Jump: jumpTarget(e)}] = true
+	}
+	return out
+}
+
+func (k *Kernel) dumpChains(table *nftables.Table, t *tableState) error {
+	chains, err := k.read.ListChainsOfTableFamily(table.Family)
+	if err != nil {
+		return fmt.Errorf("list chains: %w", err)
+	}
+	for _, c := range chains {
+		if c.Table.Name != table.Name { // the listing is of the whole family
+			continue
+		}
+		t.static = append(t.static, part{object: "chain " + c.Name, body: observedChain(c)})
+		rules, err := k.read.GetRules(table, c)
+		if err != nil {
+			return fmt.Errorf("list rules of chain %s: %w", c.Name, err)
+		}
+		for _, r := range rules {
+			body, err := ruleBody(byte(table.Family), r.Exprs, r.UserData)
+			if err != nil {
+				return fmt.Errorf("read rule of chain %s: %w", c.Name, err)
+			}
+			t.static = append(t.static, part{object: "rule of chain " + c.Name, body: body})
+		}
+	}
+	return nil
+}
+
+func observedChain(c *nftables.Chain) string {
+	if c.Hooknum == nil {
+		return ""
+	}
+	priority, policy := int32(0), nftables.ChainPolicyAccept
+	if c.Priority != nil {
+		priority = int32(*c.Priority)
+	}
+	if c.Policy != nil {
+		policy = *c.Policy
+	}
+	return fmt.Sprintf("%s hook %d priority %d policy %d", c.Type, *c.Hooknum, priority, policy)
+}
+
+func observedSet(s *nftables.Set) string {
+	return setBody(setShape{
+		keyType: s.KeyType.GetNFTMagic(), keyLength: int(s.KeyType.Bytes), verdicts: s.IsMap, interval: s.Interval, dynamic: s.Dynamic,
+		size: int(s.Size), odd: s.Anonymous || s.Constant || s.HasTimeout,
+	})
+}
+
+// setShape is all of a set's declaration that we manage.
+type setShape struct {
+	keyType   uint32
+	keyLength int
+	verdicts  bool
+	interval  bool
+	dynamic   bool
+	size      int
+	odd       bool // has a property that none of ours has
+}
+
+func setBody(s setShape) string { return fmt.Sprintf("%+v", s) }
+
+func counterPart(name string) part { return part{object: "counter " + name} }
+
+// ruleBody writes a rule's expressions without what the kernel changes: counters' values and sets' numbers.
+func ruleBody(family byte, exprs []expr.Any, userData []byte) (string, error) {
+	var b strings.Builder
+	for _, x := range exprs {
+		switch e := x.(type) {
+		case *expr.Counter:
+			x = &expr.Counter{}
+		case *expr.Lookup:
+			plain := *e
+			plain.SetID = 0
+			x = &plain
+		case *expr.Dynset:
+			plain := *e
+			plain.SetID, plain.Exprs = 0, nil
+			x = &plain
+			fmt.Fprintf(&b, "%d expressions:", len(e.Exprs))
+		}
+		data, err := expr.Marshal(family, x)
+		if err != nil {
+			return "", err
+		}
+		b.Write(data)
+	}
+	b.Write(userData)
+	return b.String(), nil
+}
