@@ -32,52 +32,68 @@ func failAfter(k *Kernel, n int) (ran func() bool) {
 	return func() bool { return !failed }
 }
 
-// moved is portSpec after a day's work: a guest gone, one new, a port on another bridge, another driver.
-func moved() Spec {
-	s := portSpec()
-	s.Bridges = append(s.Bridges, Bridge{Name: "br140", Network: "new", MAC: bridgeMAC("b1", "br140")})
-	s.Namespaces = []policy.GuestName{"dir-1", "www-2"}
-	s.Ports = []Port{
-		testPort("dir-1.0", KindVeth, "dir-1", "eth0", "br130", 1),
-		testPort("dir-1.1", KindVeth, "dir-1", "eth1", "br140", 2),
-		testPort("tap-9.0", KindTap, "tap-9", "eth0", "br120", 7),
-		testPort("www-2.0", KindVeth, "www-2", "eth0", "br140", 8),
+// small is a tap and a veth on two bridges: every kind of change with few of each, because a kernel takes its time for each.
+func small() Spec {
+	return Spec{
+		Trunk:      "trunk0",
+		Bridges:    []Bridge{{Name: "br120", Network: "a", MAC: bridgeMAC("b1", "br120")}, {Name: "br130", Network: "b", MAC: bridgeMAC("b1", "br130")}},
+		Namespaces: []policy.GuestName{"www-1"},
+		Ports:      []Port{testPort("dir-1.0", KindTap, "dir-1", "eth0", "br130", 1), testPort("www-1.0", KindVeth, "www-1", "eth0", "br120", 3)},
 	}
-	return s
 }
 
-// TestFaultAfterEachChange stops after each single change of the kernel, not only after each step, and demands that a retry converges.
+// moved is small after a day's work: a bridge gone and one new, a port on another bridge, a port of another driver, a guest gone.
+func moved() Spec {
+	return Spec{
+		Trunk:      "trunk0",
+		Bridges:    []Bridge{{Name: "br130", Network: "b", MAC: bridgeMAC("b1", "br130")}, {Name: "br140", Network: "c", MAC: bridgeMAC("b1", "br140")}},
+		Namespaces: []policy.GuestName{"dir-1", "www-1"},
+		Ports:      []Port{testPort("dir-1.0", KindVeth, "dir-1", "eth0", "br130", 1), testPort("www-1.0", KindVeth, "www-1", "eth0", "br140", 3)},
+	}
+}
+
+// TestFaultAfterEachChange goes to and fro between two specs, stops after each single change of the kernel, not only after each step, and
+// demands that a retry converges.
 func TestFaultAfterEachChange(t *testing.T) {
 	for _, c := range []struct {
 		name     string
 		from, to Spec
 	}{
-		{"from nothing", Spec{Trunk: "trunk0"}, portSpec()},
-		{"to another", portSpec(), moved()},
-		{"and back", moved(), portSpec()},
-		{"to nothing", portSpec(), Spec{Trunk: "trunk0"}},
+		{"from nothing", Spec{Trunk: "trunk0"}, small()},
+		{"to another", small(), moved()},
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			for n := 0; ; n++ {
-				k := newKernel(t)
-				addForeign(t, k, "trunk0", "veth")
-				mustConverge(t, k, c.from)
-				complete := failAfter(k, n)
-				if err := converge(context.Background(), k, c.to); err != nil && !errors.Is(err, errInjected) {
-					t.Fatalf("after %d changes: %v", n, err)
-				}
-				k.hook = nil
-				mustConverge(t, k, c.to)
-				checkSettled(t, c.to, observe(t, k))
-				if t.Failed() {
-					t.Fatalf("after %d changes", n)
-				}
-				if complete() {
-					t.Logf("%d changes", n)
-					return
-				}
+		t.Run(c.name, func(t *testing.T) { faultAfterEachChange(t, c.from, c.to) })
+	}
+}
+
+func faultAfterEachChange(t *testing.T, from, to Spec) {
+	t.Helper()
+	k := newKernel(t)
+	addForeign(t, k, "trunk0", "veth")
+	mustConverge(t, k, from)
+	for n := 0; ; n++ {
+		complete := true
+		for _, want := range []Spec{to, from} {
+			whole := failAfter(k, n)
+			if err := converge(context.Background(), k, want); err != nil && !errors.Is(err, errInjected) {
+				t.Fatalf("after %d changes: %v", n, err)
 			}
-		})
+			k.hook = nil
+			if !whole() {
+				mustConverge(t, k, want)
+				complete = false
+			}
+			have := observe(t, k)
+			wantNothing(t, Plan(want, have))
+			checkSettled(t, want, have)
+			if t.Failed() {
+				t.Fatalf("after %d changes", n)
+			}
+		}
+		if complete {
+			t.Logf("%d changes at most", n)
+			return
+		}
 	}
 }
 
@@ -120,7 +136,7 @@ func foreignLinks(s State) []Link {
 
 // TestWalkKernel goes through random specs on the kernel, with foreign links in the way and a fault at a random change.
 func TestWalkKernel(t *testing.T) {
-	for seed := range uint64(8) {
+	for seed := range uint64(4) {
 		r := rand.New(rand.NewPCG(seed, 4))
 		k := newKernel(t)
 		addForeign(t, k, "trunk0", "veth")
@@ -129,7 +145,7 @@ func TestWalkKernel(t *testing.T) {
 		addForeign(t, k, "eno9", "bridge")
 		raw(t, k, unix.RTM_NEWLINK, 0, &nlUp{name: "eno9"})
 		before := foreignLinks(observe(t, k))
-		for range 8 {
+		for range 6 {
 			want := randomSpec(r, false)
 			failAfter(k, r.IntN(60))
 			if err := converge(context.Background(), k, want); err != nil && !errors.Is(err, errInjected) {

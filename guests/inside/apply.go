@@ -126,22 +126,36 @@ type addAddress struct {
 }
 
 func (c addAddress) apply(h *netlink.Handle) error {
-	a := &netlink.Addr{IPNet: encodePrefix(c.prefix), Broadcast: net.IPv4zero}
-	if c.broadcast.IsValid() {
-		a.Broadcast = c.broadcast.AsSlice()
-	}
-	if c.prefix.Addr().Is6() {
-		a.Flags = unix.IFA_F_NODAD
-		if !c.preferred {
-			forever := uint32(math.MaxUint32)
-			a.ValidLft = int(forever)
-		}
-	}
-	err := h.AddrAdd(byIndex(c.index), a)
+	err := h.AddrAdd(byIndex(c.index), encodeAddress(c.address))
 	if errors.Is(err, unix.EEXIST) {
 		return nil
 	}
 	return err
+}
+
+// setLifetime changes how long an address is valid and preferred.
+type setLifetime struct {
+	index int
+	address
+}
+
+func (c setLifetime) apply(h *netlink.Handle) error {
+	return h.AddrReplace(byIndex(c.index), encodeAddress(c.address))
+}
+
+func encodeAddress(a address) *netlink.Addr {
+	forever := uint32(math.MaxUint32)
+	out := &netlink.Addr{IPNet: encodePrefix(a.prefix), Broadcast: net.IPv4zero, ValidLft: int(forever)}
+	if a.broadcast.IsValid() {
+		out.Broadcast = a.broadcast.AsSlice()
+	}
+	if a.preferred {
+		out.PreferedLft = int(forever)
+	}
+	if a.prefix.Addr().Is6() {
+		out.Flags = unix.IFA_F_NODAD
+	}
+	return out
 }
 
 // setRoute adds a route, or puts it in the place of the one with its destination and metric.

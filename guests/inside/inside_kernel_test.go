@@ -3,10 +3,8 @@
 package inside
 
 import (
-	"bytes"
 	"context"
 	"fmt"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -16,7 +14,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/bladenet/bladenet/policy"
-	"github.com/bladenet/bladenet/policy/plan"
 )
 
 // newNamespace makes a network namespace that lives as long as the test and returns its path.
@@ -41,11 +38,6 @@ func newNamespace(t *testing.T) string {
 	t.Cleanup(func() { _ = unix.Unmount(path, unix.MNT_DETACH) })
 	return path
 }
-
-var (
-	mac0 = policy.MAC{2, 0, 0, 0, 0, 1}
-	mac1 = policy.MAC{2, 0, 0, 0, 0, 2}
-)
 
 // addVeth makes a veth in the namespace, with its peer in the same one, as a stranger would name it.
 func addVeth(t *testing.T, ns, name string, mac policy.MAC) {
@@ -77,30 +69,6 @@ func do(t *testing.T, ns string, f func(h *netlink.Handle) error) {
 	}
 }
 
-// realServer is what a real server wants inside.
-func realServer() policy.Inside {
-	return policy.Inside{
-		Hostname: "www-1",
-		Interfaces: []policy.Interface{
-			{Name: "eth0", MAC: mac0, Addresses: []netip.Prefix{netip.MustParsePrefix("198.51.100.11/25"), netip.MustParsePrefix("2001:db8:130::11/64")}},
-			{Name: "eth1", MAC: mac1, Addresses: []netip.Prefix{netip.MustParsePrefix("10.12.1.11/22"), netip.MustParsePrefix("2001:db8:120::11/64")}},
-		},
-		VIPs: []policy.VIP{{Address: netip.MustParseAddr("203.0.113.10")}, {Address: netip.MustParseAddr("2001:db8:5::10")}},
-		Routes: []policy.Route{
-			{Destination: netip.MustParsePrefix("0.0.0.0/0"), Via: netip.MustParseAddr("198.51.100.1"), Interface: "eth0"},
-			{Destination: netip.MustParsePrefix("::/0"), Via: netip.MustParseAddr("2001:db8:130::1"), Interface: "eth0"},
-		},
-		Sysctls: []policy.Sysctl{
-			{Key: "net/ipv4/conf/all/arp_ignore", Value: "1"},
-			{Key: "net/ipv4/conf/all/arp_announce", Value: "2"},
-			{Key: "net/ipv4/conf/all/rp_filter", Value: "0"},
-			{Key: "net/ipv4/conf/eth1/rp_filter", Value: "0"},
-			{Key: "net/ipv6/conf/all/accept_ra", Value: "0"},
-			{Key: "net/ipv6/conf/eth0/accept_ra", Value: "0"},
-		},
-	}
-}
-
 func observeIn(t *testing.T, ns string, want policy.Inside) State {
 	t.Helper()
 	s, err := Observe(context.Background(), ns, want)
@@ -108,19 +76,6 @@ func observeIn(t *testing.T, ns string, want policy.Inside) State {
 		t.Fatal(err)
 	}
 	return s
-}
-
-func render(t *testing.T, steps []Step) string {
-	t.Helper()
-	var plain []plan.Step
-	for _, s := range steps {
-		plain = append(plain, s.Step)
-	}
-	var b bytes.Buffer
-	if err := plan.Render(&b, plain); err != nil {
-		t.Fatal(err)
-	}
-	return b.String()
 }
 
 // mustConverge applies one plan and fails unless that was all.

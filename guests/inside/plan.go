@@ -24,7 +24,7 @@ type planner struct {
 	have    State
 	index   map[string]int  // wanted interface to the link that is or becomes it; lo included
 	renamed map[string]bool // wanted interfaces that get their name only now
-	lost    map[string]bool // wanted interfaces whose IPv4 routes go with an address that is taken away
+	lost    map[string]bool // wanted interfaces whose IPv4 routes go with their last address
 	steps   []Step
 }
 
@@ -235,6 +235,7 @@ func (p *planner) planAddresses(name string, want []address) {
 		reason := "not in the policy"
 		if ok {
 			reason = wrong(h, w)
+			p.planLifetime(name, index, h, w, reason)
 		}
 		if reason == "" {
 			continue
@@ -243,10 +244,8 @@ func (p *planner) planAddresses(name string, want []address) {
 		s := p.step(plan.Delete, addressObject(h.Prefix, name), nil, removeAddress{index: index, prefix: h.Prefix, peer: h.Peer})
 		s.Reason = reason
 		p.steps = append(p.steps, s)
-		if h.Prefix.Addr().Is4() {
-			p.lost[name] = true
-		}
 	}
+	p.lost[name] = loses4(have, gone)
 	p.addAddresses(name, index, want, have, gone)
 }
 
@@ -272,14 +271,25 @@ func wrong(h Address, w address) string {
 		return fmt.Sprintf("its broadcast is %s, and it must have none", h.Broadcast)
 	case h.Failed:
 		return "the kernel doubts that it is unique"
-	case !h.Lasting:
-		return "its lifetime is limited"
-	case h.Preferred != w.preferred && w.preferred:
-		return "it is deprecated"
-	case h.Preferred != w.preferred:
-		return "it could be chosen as a source address"
 	}
 	return ""
+}
+
+// planLifetime changes the lifetimes of an address that is right otherwise, in place: a VIP must not be away for a moment.
+func (p *planner) planLifetime(name string, index int, h Address, w address, wrong string) {
+	if wrong != "" || h.Lasting && h.Preferred == w.preferred {
+		return
+	}
+	var detail []string
+	if !h.Lasting {
+		detail = append(detail, "for ever")
+	}
+	if h.Preferred != w.preferred && w.preferred {
+		detail = append(detail, "preferred")
+	} else if h.Preferred != w.preferred {
+		detail = append(detail, "preferred lifetime 0")
+	}
+	p.steps = append(p.steps, p.step(plan.Update, addressObject(w.prefix, name), detail, setLifetime{index: index, address: w}))
 }
 
 func orNone(a netip.Addr) string {
@@ -317,6 +327,18 @@ func (p *planner) addAddresses(name string, index int, want []address, have []Ad
 		s.needs = []string{"interface " + name}
 		p.steps = append(p.steps, s)
 	}
+}
+
+// loses4 says whether an interface loses its last IPv4 address on the way, and with it its IPv4 routes.
+func loses4(have []Address, gone map[netip.Prefix]bool) bool {
+	had, keeps := false, false
+	for _, h := range have {
+		if h.Prefix.Addr().Is4() {
+			had = true
+			keeps = keeps || !gone[h.Prefix] && !(h.Secondary && firstGone(h, have, gone))
+		}
+	}
+	return had && !keeps
 }
 
 // firstGone says whether the address that a secondary one goes with is taken away.
@@ -372,7 +394,7 @@ type wantedRoute struct {
 func (p *planner) planRoutes() {
 	want := p.wantedRoutes()
 	for _, h := range p.have.Routes {
-		if h.Protocol != protocolStatic || p.vanishes(h) {
+		if h.Protocol != protocolStatic {
 			continue
 		}
 		if !slices.ContainsFunc(want, func(w wantedRoute) bool { return sameKey(h, w.Route) }) {
@@ -421,7 +443,7 @@ func (p *planner) removeRoute(h Route, reason string) {
 	p.steps = append(p.steps, s)
 }
 
-// vanishes says whether a route may go before its turn comes: with the last IPv4 address of its interface, or while that one is renamed.
+// vanishes says whether a route goes before its turn comes: with the last IPv4 address of its interface, or while that one is renamed.
 func (p *planner) vanishes(r Route) bool {
 	for name, index := range p.index {
 		if index == r.Link && (p.renamed[name] || p.lost[name] && r.Destination.Addr().Is4()) {
