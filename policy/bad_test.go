@@ -104,8 +104,8 @@ func TestBadBase(t *testing.T) {
 // TestRender shows every part of a rendered diagnostic at once.
 func TestRender(t *testing.T) {
 	ds := Diagnostics{{
-		Severity: SeverityError, Pos: Pos{"a.yaml", 3, 7}, Message: "a clash", Hint: "choose one", Line: "  b1: é{}",
-		Other: []Related{{Pos: Pos{"b.yaml", 1, 1}, Message: "the other", Line: "b1: {}"}},
+		Severity: SeverityError, Pos: Pos{"a.yaml", 3, 7}, Message: "a clash", Hint: "choose one", Line: "  b1: é{}", Caret: 7,
+		Other: []Related{{Pos: Pos{"b.yaml", 1, 1}, Message: "the other", Line: "b1: {}", Caret: 1}},
 	}}
 	var b bytes.Buffer
 	if err := ds.Render(&b); err != nil {
@@ -114,5 +114,23 @@ func TestRender(t *testing.T) {
 	want := "a.yaml:3:7: error: a clash\n      b1: é{}\n          ^\n  hint: choose one\nb.yaml:1:1: the other\n    b1: {}\n    ^\n"
 	if diff := cmp.Diff(want, b.String()); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// TestRenderLongLine shows the part of a long line that matters, and nothing that moves a terminal's cursor.
+func TestRenderLongLine(t *testing.T) {
+	text := `{"zones": [` + strings.Repeat(`"zone-of-some-length", `, 400) + `"x"], "sitez": ["a"], "sites": ["` + strings.Repeat("y", 5000) + "\x1b\"]}\n"
+	_, ds := Load([]File{{Name: "a.json", Data: []byte(text)}})
+	if len(ds) != 1 || !strings.Contains(ds[0].Message, "control character 0x1b") || strings.Contains(ds.String(), "\x1b") {
+		t.Fatalf("%q", ds.String())
+	}
+	_, ds = Load([]File{{Name: "a.json", Data: []byte(strings.ReplaceAll(text, "\x1b", ""))}})
+	i := strings.Index(ds.String(), `unknown key "sitez"`)
+	if i < 0 {
+		t.Fatal(ds)
+	}
+	lines := strings.Split(ds.String()[i:], "\n")
+	if got := lines[1][len(lines[2])-1:]; !strings.HasPrefix(got, `"sitez"`) || len(lines[1]) > 200 {
+		t.Errorf("the caret stands above %.20q of\n%s\n%s", got, lines[1], lines[2])
 	}
 }

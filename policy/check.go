@@ -3,6 +3,7 @@ package policy
 import (
 	"slices"
 	"strconv"
+	"strings"
 )
 
 // Check judges what the entries say of each other: references, address plans, roles, zones and combinations. It reports every
@@ -29,7 +30,8 @@ func (f *Fleet) Check() Diagnostics {
 // checker holds what the parts of one check share.
 type checker struct {
 	reporter
-	f *Fleet
+	f     *Fleet
+	hints int
 }
 
 // known looks a reference up and reports one to a name that is not there. A name that was never written is no finding here.
@@ -40,22 +42,32 @@ func known[N ~string, T any](c *checker, index map[N]*T, ref at[N], kind, of str
 	if x := index[ref.V]; x != nil {
 		return x
 	}
-	names := make([]string, 0, len(index))
-	for n := range index {
-		names = append(names, string(n))
-	}
-	slices.Sort(names)
 	hint := ""
-	switch near := nearest(string(ref.V), names); {
-	case near != "":
-		hint = "did you mean " + strconv.Quote(near) + "?"
-	case len(names) == 0:
-		hint = "the policy has no " + kind + " at all"
-	case len(names) <= 12:
-		hint = "there is " + list(names)
+	if c.mayHint() {
+		names := make([]string, 0, len(index))
+		for n := range index {
+			names = append(names, string(n))
+		}
+		slices.Sort(names)
+		switch near := nearest(string(ref.V), names); {
+		case near != "":
+			hint = "did you mean " + strconv.Quote(near) + "?"
+		case len(names) == 0:
+			hint = "the policy has no " + kind + " at all"
+		case len(names) <= 12:
+			hint = "there is " + list(names)
+		}
 	}
 	c.errorf(ref.Pos, hint, "%s: there is no %s %s", of, kind, ref.V)
 	return nil
+}
+
+// mostHints bounds how often every name is compared with one that is not there.
+const mostHints = 50
+
+func (c *checker) mayHint() bool {
+	c.hints++
+	return c.hints <= mostHints
 }
 
 // list joins names for a person.
@@ -172,6 +184,9 @@ func (c *checker) identities() {
 
 // linkOf returns the network on a blade whose VLAN link or bridge has that name.
 func (c *checker) linkOf(b *BladeEntry, name string) *Network {
+	if !strings.HasPrefix(name, "vlan") && !strings.HasPrefix(name, "br") {
+		return nil
+	}
 	for i := range c.f.Networks {
 		n := &c.f.Networks[i]
 		if n.Zone == b.Zone && n.at(b.Site) && (name == VLANLink(n.VLAN) || name == BridgeName(n.VLAN)) {

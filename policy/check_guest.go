@@ -239,12 +239,15 @@ func (c *checker) eth1Families() {
 	for i := range c.f.Services {
 		s := &c.f.Services[i]
 		servers := c.f.index.servers[s.Name]
-		for _, v := range s.doc.VIPs {
-			has := slices.ContainsFunc(servers, func(g server) bool {
-				_, ok := firstOf(g.Eth1.Addresses, v.V.Is4())
+		has := map[bool]bool{}
+		for _, v4 := range []bool{true, false} {
+			has[v4] = len(servers) == 0 || slices.ContainsFunc(servers, func(g server) bool {
+				_, ok := firstOf(g.Eth1.Addresses, v4)
 				return ok || len(g.Eth1.Addresses) == 0
 			})
-			if len(servers) > 0 && !has {
+		}
+		for _, v := range s.doc.VIPs {
+			if !has[v.V.Is4()] {
 				c.errorf(v.Pos, "give its real servers addresses of the family, or remove the VIP",
 					"service %s: no real server has an %s address for VIP %s", s.Name, familyName(v.V.Is4()), v.V)
 			}

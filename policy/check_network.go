@@ -117,41 +117,45 @@ func lastAddr(p netip.Prefix) netip.Addr {
 
 // vlans finds two networks with one VLAN at one site: on one trunk they would be one, and in two zones they would join them.
 func (c *checker) vlans() {
-	byID := map[VLANID][]*Network{}
+	type spot struct {
+		id   VLANID
+		site SiteName
+	}
+	first, everywhere, anywhere := map[spot]*Network{}, map[VLANID]*Network{}, map[VLANID]*Network{}
+	ordered := make([]*Network, len(c.f.Networks))
 	for i := range c.f.Networks {
-		n := &c.f.Networks[i]
+		ordered[i] = &c.f.Networks[i]
+	}
+	slices.SortFunc(ordered, func(a, b *Network) int { return comparePos(a.Pos, b.Pos) })
+	for _, n := range ordered {
 		if n.VLAN == 0 {
 			continue
 		}
-		for _, o := range byID[n.VLAN] {
-			if !c.meet(n, o) {
-				continue
-			}
-			first, second := o, n
-			if comparePos(n.Pos, o.Pos) < 0 {
-				first, second = n, o
-			}
-			hint := "a trunk carries a VLAN once"
-			if n.Zone != o.Zone {
-				hint = "zones share no VLAN"
-			}
-			c.clash(second.doc.VLAN.Pos, first.doc.VLAN.Pos, "network "+string(first.Name), hint,
-				"networks %s and %s have the same VLAN %d and meet at a site", first.Name, second.Name, n.VLAN)
-			break
+		o := everywhere[n.VLAN]
+		if n.Sites == nil {
+			o = anywhere[n.VLAN]
+			everywhere[n.VLAN] = n
 		}
-		byID[n.VLAN] = append(byID[n.VLAN], n)
+		for _, s := range n.Sites {
+			if o == nil {
+				o = first[spot{n.VLAN, s}]
+			}
+			first[spot{n.VLAN, s}] = n
+		}
+		anywhere[n.VLAN] = n
+		if o != nil && o != n {
+			c.sameVLAN(o, n)
+		}
 	}
 }
 
-// meet reports whether two networks are carried to a common site.
-func (c *checker) meet(a, b *Network) bool {
-	if a.Sites == nil {
-		a, b = b, a
+func (c *checker) sameVLAN(first, second *Network) {
+	hint := "a trunk carries a VLAN once"
+	if first.Zone != second.Zone {
+		hint = "zones share no VLAN"
 	}
-	if a.Sites == nil {
-		return true
-	}
-	return slices.ContainsFunc(a.Sites, b.at)
+	c.clash(second.doc.VLAN.Pos, first.doc.VLAN.Pos, "network "+string(first.Name), hint,
+		"networks %s and %s have the same VLAN %d and meet at a site", first.Name, second.Name, second.VLAN)
 }
 
 // placed is a prefix of a network with its place.

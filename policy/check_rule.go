@@ -17,6 +17,7 @@ func (c *checker) rules() {
 			c.errorf(r.Pos, "name one end", "%s allows from any to any", of)
 		}
 	}
+	c.expansion()
 }
 
 // emptyLists refuses ends and allowances that say nothing.
@@ -55,25 +56,57 @@ func (c *checker) guestReference(of string, name GuestName, pos Pos, blades bool
 		c.clash(pos, s.Pos, "the service", "write its VIPs, or its real servers", "%s: %s is a service, not a guest", of, name)
 		return
 	}
-	candidates := []string{"any", "directors", "realservers"}
-	if blades {
-		candidates = nil
-		for i := range c.f.Blades {
-			candidates = append(candidates, string(c.f.Blades[i].Name))
-		}
-	}
-	for _, g := range c.f.Guests() {
-		candidates = append(candidates, string(g.Name))
-	}
 	hint := ""
-	if near := nearest(string(name), candidates); near != "" {
-		hint = "did you mean \"" + near + "\"?"
+	if c.mayHint() {
+		if near := nearest(string(name), c.speakers(blades)); near != "" {
+			hint = "did you mean \"" + near + "\"?"
+		}
 	}
 	what := "guest"
 	if blades {
 		what = "guest or blade"
 	}
 	c.errorf(pos, hint, "%s: there is no %s %s", of, what, name)
+}
+
+// speakers lists the words that may stand in a rule, or the names that may stand in an expectation.
+func (c *checker) speakers(blades bool) []string {
+	out := []string{"any", "directors", "realservers"}
+	if blades {
+		out = nil
+		for i := range c.f.Blades {
+			out = append(out, string(c.f.Blades[i].Name))
+		}
+	}
+	for _, g := range c.f.Guests() {
+		out = append(out, string(g.Name))
+	}
+	return out
+}
+
+// mostPrefixes bounds what the rules of one zone may expand to, in addresses and prefixes.
+const mostPrefixes = 1_000_000
+
+// expansion refuses rules that name whole roles so often that a blade could not hold them.
+func (c *checker) expansion() {
+	directors, realServers, total := 2*2*len(c.f.Directors), 2*2*len(c.f.RealServers), 0
+	for i := range c.f.Rules {
+		r := &c.f.Rules[i]
+		for _, s := range slices.Concat(r.From, r.To) {
+			switch s.Role {
+			case RoleDirector:
+				total += directors
+			case RoleRealServer:
+				total += realServers
+			default:
+				total++
+			}
+		}
+		if total > mostPrefixes {
+			c.errorf(r.Pos, "write prefixes instead of directors and realservers", "rule %s: the rules stand for more than %d addresses", r.Name, mostPrefixes)
+			return
+		}
+	}
 }
 
 // hosts checks what may reach the blades' management addresses.

@@ -11,8 +11,9 @@ import (
 
 // Bounds of what one service may expand to in a director's table.
 const (
-	mostPorts       = 1024   // of one service
-	mostVirtual     = 16_384 // IPVS services of one zone: VIPs x ports
+	mostPorts       = 1024    // of one service
+	mostVirtual     = 16_384  // IPVS services of one zone: VIPs x ports
+	mostDestined    = 500_000 // destinations of them all: VIPs x ports x real servers
 	longestPersist  = 24 * time.Hour
 	shortestCheck   = 100 * time.Millisecond
 	longestCheck    = time.Hour
@@ -89,11 +90,18 @@ func (c *checker) sharedVIPs() {
 }
 
 func (c *checker) sharedVIP(v netip.Addr, claims []claim) {
+	if len(claims) == 0 {
+		return
+	}
 	slices.SortFunc(claims, func(a, b claim) int { return cmp.Or(comparePorts(a.ports.V, b.ports.V), comparePos(a.vip, b.vip)) })
 	zones := map[ZoneName]claim{}
+	reach := claims[0] // the range that goes furthest so far
 	for i, x := range claims {
 		if i > 0 {
-			c.samePort(v, claims[i-1], x)
+			c.samePort(v, reach, x)
+		}
+		if reach.ports.V.Protocol != x.ports.V.Protocol || x.ports.V.Last > reach.ports.V.Last {
+			reach = x
 		}
 		if _, ok := zones[x.service.Zone]; !ok && c.f.index.zones[x.service.Zone] != nil {
 			zones[x.service.Zone] = x
@@ -124,15 +132,17 @@ func (c *checker) samePort(v netip.Addr, a, b claim) {
 
 // services checks each service by itself and against its real servers.
 func (c *checker) services() {
-	virtual := map[ZoneName]int{}
+	virtual, destined := map[ZoneName]int{}, map[ZoneName]int{}
 	for i := range c.f.Services {
 		s := &c.f.Services[i]
 		known(c, c.f.index.zones, s.doc.Zone, "zone", "service "+string(s.Name))
 		ports := c.servicePorts(s)
-		before := virtual[s.Zone]
-		virtual[s.Zone] += ports * len(s.VIPs)
-		if before <= mostVirtual && virtual[s.Zone] > mostVirtual {
+		count := ports * len(s.VIPs)
+		if over(virtual, s.Zone, count, mostVirtual) {
 			c.errorf(s.Pos, "", "service %s: the services of zone %s have more than %d VIPs and ports together", s.Name, s.Zone, mostVirtual)
+		}
+		if over(destined, s.Zone, count*len(c.f.index.servers[s.Name]), mostDestined) {
+			c.errorf(s.Pos, "", "service %s: a director of zone %s would have more than %d destinations", s.Name, s.Zone, mostDestined)
 		}
 		c.clients(s)
 		c.balance(s)
@@ -144,6 +154,13 @@ func (c *checker) services() {
 	c.directorless()
 }
 
+// over adds to a zone's count and reports whether this made it pass a bound.
+func over(counts map[ZoneName]int, z ZoneName, n, bound int) bool {
+	before := counts[z]
+	counts[z] += n
+	return before <= bound && counts[z] > bound
+}
+
 // servicePorts checks a service's ports and counts them.
 func (c *checker) servicePorts(s *ServiceEntry) int {
 	of := "service " + string(s.Name)
@@ -153,18 +170,22 @@ func (c *checker) servicePorts(s *ServiceEntry) int {
 	count := 0
 	sorted := slices.Clone(s.doc.Ports)
 	slices.SortFunc(sorted, func(a, b at[PortRange]) int { return cmp.Or(comparePorts(a.V, b.V), comparePos(a.Pos, b.Pos)) })
-	for i, p := range sorted {
+	var reach at[PortRange] // the range that goes furthest so far
+	for _, p := range sorted {
 		if p.V.Protocol == ICMP {
 			c.errorf(p.Pos, "a director answers echo for a VIP by itself", "%s: icmp has no ports to balance", of)
 			continue
 		}
 		count += int(p.V.Last) - int(p.V.First) + 1
-		if i > 0 && sorted[i-1].V.Protocol == p.V.Protocol && p.V.First <= sorted[i-1].V.Last {
-			first, second := sorted[i-1], p
+		if reach.V.Protocol == p.V.Protocol && p.V.First <= reach.V.Last {
+			first, second := reach, p
 			if comparePos(second.Pos, first.Pos) < 0 {
 				first, second = second, first
 			}
 			c.clash(second.Pos, first.Pos, "first written here", "", "%s: port %s twice", of, second.V)
+		}
+		if reach.V.Protocol != p.V.Protocol || p.V.Last > reach.V.Last {
+			reach = p
 		}
 	}
 	if count > mostPorts {

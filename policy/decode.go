@@ -115,6 +115,9 @@ func (d *decoder) items(n *yaml.Node, v reflect.Value, f field) {
 	elem := v.Type().Elem()
 	plain := elem.Kind() == reflect.Struct && !reflect.PointerTo(elem).Implements(reflect.TypeFor[nodeDecoder]())
 	for _, item := range n.Items {
+		if d.full() {
+			return
+		}
 		e := reflect.New(elem).Elem()
 		if item.Resolve().IsNull() {
 			d.errorf(d.pos(item), "", "an empty item in %s", describe(f))
@@ -166,6 +169,9 @@ func (d *decoder) structure(n *yaml.Node, v reflect.Value, f field) {
 	pairs := d.pairs(n)
 	merged := len(d.list) == before
 	for _, pair := range pairs {
+		if d.full() {
+			return
+		}
 		i := slices.Index(shape.names, pair.Key.Value)
 		if i < 0 {
 			d.unknown(pair.Key, f, shape.names)

@@ -76,6 +76,9 @@ func (e *entries[K, T]) decodeNode(d *decoder, n *yaml.Node, f field) {
 		e.index = make(map[K]int, len(n.Pairs))
 	}
 	for _, pair := range d.pairs(n) {
+		if d.full() {
+			return
+		}
 		e.decodeEntry(d, pair, kind)
 	}
 }
@@ -147,9 +150,12 @@ func firstSentence(doc string) string {
 	return strings.TrimSuffix(doc, ".")
 }
 
+// longestWord bounds the words that are compared, in bytes.
+const longestWord = 64
+
 // nearest returns the candidate that a mistyped word most likely meant, or nothing.
 func nearest(word string, candidates []string) string {
-	if len(word) > 64 {
+	if len(word) > longestWord {
 		return ""
 	}
 	best, found := max(len(word)/3, 1)+1, ""
@@ -163,10 +169,11 @@ func nearest(word string, candidates []string) string {
 
 // distance counts the edits (insert, delete, replace, swap of neighbours) from a to b, up to limit.
 func distance(a, b string, limit int) int {
-	if len(a)-len(b) >= limit || len(b)-len(a) >= limit {
+	if len(a)-len(b) >= limit || len(b)-len(a) >= limit || len(b) > longestWord {
 		return limit
 	}
-	before, row, next := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
+	var rows [3][longestWord + 1]int
+	before, row, next := rows[0][:len(b)+1], rows[1][:len(b)+1], rows[2][:len(b)+1]
 	for j := range row {
 		row[j] = j
 	}

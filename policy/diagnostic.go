@@ -6,7 +6,6 @@ import (
 	"io"
 	"slices"
 	"strings"
-	"unicode/utf8"
 )
 
 // Severity says whether a diagnostic stands in the way.
@@ -24,7 +23,8 @@ type Diagnostic struct {
 	Pos      Pos       `json:"pos"`
 	Message  string    `json:"message"`
 	Hint     string    `json:"hint,omitempty"`
-	Line     string    `json:"line,omitempty"`  // the source line at Pos, without its line end
+	Line     string    `json:"line,omitempty"`  // the source line at Pos, without its line end; of a very long one the part around Pos
+	Caret    int       `json:"caret,omitempty"` // the column of Pos in Line, from 1
 	Other    []Related `json:"other,omitempty"` // the other places of a clash
 }
 
@@ -33,6 +33,7 @@ type Related struct {
 	Pos     Pos    `json:"pos"`
 	Message string `json:"message"`
 	Line    string `json:"line,omitempty"`
+	Caret   int    `json:"caret,omitempty"`
 }
 
 // Diagnostics is every finding of one run, sorted by place.
@@ -70,13 +71,13 @@ func (ds Diagnostics) Render(w io.Writer) error {
 	var b strings.Builder
 	for _, d := range ds {
 		fmt.Fprintf(&b, "%s: %s: %s\n", d.Pos, d.Severity, d.Message)
-		excerpt(&b, d.Line, d.Pos.Col)
+		excerpt(&b, d.Line, d.Caret)
 		if d.Hint != "" {
 			fmt.Fprintf(&b, "  hint: %s\n", d.Hint)
 		}
 		for _, o := range d.Other {
 			fmt.Fprintf(&b, "%s: %s\n", o.Pos, o.Message)
-			excerpt(&b, o.Line, o.Pos.Col)
+			excerpt(&b, o.Line, o.Caret)
 		}
 	}
 	_, err := io.WriteString(w, b.String())
@@ -141,13 +142,17 @@ type source struct {
 	lines []int // offset of each line's first byte, made when first asked for
 }
 
-// longestLine bounds what a diagnostic carries of its source line, in bytes.
-const longestLine = 4096
+// Bounds of what a diagnostic carries of its source line, in bytes: the whole line, else the part around its place, else nothing.
+const (
+	wholeLine   = 4096
+	longestLine = 256 << 10
+)
 
-func (s sources) line(p Pos) string {
+// line returns the source line of a place, or a part of it, and the column of the place in what it returns.
+func (s sources) line(p Pos) (text string, caret int) {
 	src := s[p.File]
 	if src == nil || p.Line < 1 {
-		return ""
+		return "", 0
 	}
 	if src.lines == nil {
 		src.lines = []int{0}
@@ -158,17 +163,25 @@ func (s sources) line(p Pos) string {
 		}
 	}
 	if p.Line > len(src.lines) {
-		return ""
+		return "", 0
 	}
-	text := src.text[src.lines[p.Line-1]:]
+	text = src.text[src.lines[p.Line-1]:]
 	if i := strings.IndexByte(text, '\n'); i >= 0 {
 		text = text[:i]
 	}
-	text = strings.ToValidUTF8(strings.TrimSuffix(text, "\r"), "?")
+	if len(text) > longestLine {
+		return "", 0
+	}
+	text = strings.TrimSuffix(text, "\r")
 	if p.Line == 1 {
 		text = strings.TrimPrefix(text, "\ufeff")
 	}
-	return text
+	if len(text) <= wholeLine {
+		return strings.ToValidUTF8(text, "?"), p.Col
+	}
+	runes := []rune(text)
+	from := min(max(p.Col-excerptWidth, 0), len(runes))
+	return string(runes[from:min(from+2*excerptWidth, len(runes))]), p.Col - from
 }
 
 // reporter collects findings.
@@ -180,46 +193,44 @@ type reporter struct {
 // mostDiagnostics bounds what one run reports: behind a thousand mistakes stands one cause.
 const mostDiagnostics = 1000
 
+// full reports whether nothing more is taken.
+func (r *reporter) full() bool { return len(r.list) >= mostDiagnostics }
+
 func (r *reporter) add(sev Severity, pos Pos, hint, message string, other ...Related) {
-	if len(r.list) >= mostDiagnostics {
+	if r.full() {
 		return
 	}
 	r.list = append(r.list, Diagnostic{Severity: sev, Pos: pos, Message: message, Hint: hint, Other: other})
 }
 
 func (r *reporter) errorf(pos Pos, hint, format string, args ...any) {
-	r.add(SeverityError, pos, hint, fmt.Sprintf(format, args...))
+	if !r.full() {
+		r.add(SeverityError, pos, hint, fmt.Sprintf(format, args...))
+	}
 }
 
 func (r *reporter) warnf(pos Pos, hint, format string, args ...any) {
-	r.add(SeverityWarning, pos, hint, fmt.Sprintf(format, args...))
+	if !r.full() {
+		r.add(SeverityWarning, pos, hint, fmt.Sprintf(format, args...))
+	}
 }
 
 // clash reports an error with the other place that it clashes with.
 func (r *reporter) clash(pos, other Pos, otherMessage, hint, format string, args ...any) {
-	r.add(SeverityError, pos, hint, fmt.Sprintf(format, args...), Related{Pos: other, Message: otherMessage})
+	if !r.full() {
+		r.add(SeverityError, pos, hint, fmt.Sprintf(format, args...), Related{Pos: other, Message: otherMessage})
+	}
 }
 
 // done sorts the findings and gives them their source lines.
 func (r *reporter) done() Diagnostics {
 	ds := sortDiagnostics(r.list)
 	for i := range ds {
-		ds[i].Line = cutLine(r.sources.line(ds[i].Pos))
-		for j := range ds[i].Other {
-			ds[i].Other[j].Line = cutLine(r.sources.line(ds[i].Other[j].Pos))
+		d := &ds[i]
+		d.Line, d.Caret = r.sources.line(d.Pos)
+		for j := range d.Other {
+			d.Other[j].Line, d.Other[j].Caret = r.sources.line(d.Other[j].Pos)
 		}
 	}
 	return ds
-}
-
-// cutLine leaves out a line that is too long to be of use.
-func cutLine(line string) string {
-	if len(line) <= longestLine {
-		return line
-	}
-	cut := longestLine
-	for cut > 0 && !utf8.RuneStart(line[cut]) {
-		cut--
-	}
-	return line[:cut]
 }

@@ -24,7 +24,7 @@ const (
 	mostFiles     = 4096
 	mostFileBytes = 8 << 20
 	mostBytes     = 32 << 20
-	mostNodes     = 1_500_000
+	mostNodes     = 1_000_000
 )
 
 // ReadDir reads the policy files of a folder: *.yaml and *.yml in name order, hidden files left out. It refuses files above
@@ -124,7 +124,7 @@ func parse(files []File) (f *Fleet, ds Diagnostics, whole bool) {
 			whole = d.document(root, &doc) && whole
 		}
 	}
-	return build(&doc, r), r.done(), whole
+	return build(&doc, r), r.done(), whole && !r.full()
 }
 
 // document decodes one document and reports whether no section of it is lost.

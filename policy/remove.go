@@ -133,7 +133,12 @@ func sameMeaning(a, b *yaml.Node) bool {
 	}
 	return a.Kind == b.Kind && a.Value == b.Value && a.IsNull() == b.IsNull() && a.Anchor == b.Anchor && sameQuoting(a, b) &&
 		slices.EqualFunc(a.Items, b.Items, sameMeaning) &&
-		slices.EqualFunc(a.Pairs, b.Pairs, func(x, y yaml.Pair) bool { return sameMeaning(x.Key, y.Key) && sameMeaning(x.Value, y.Value) })
+		slices.EqualFunc(a.Pairs, b.Pairs, func(x, y yaml.Pair) bool { return sameKey(x.Key, y.Key) && sameMeaning(x.Value, y.Value) })
+}
+
+// sameKey compares two keys; quotes mean something around << only.
+func sameKey(a, b *yaml.Node) bool {
+	return a.Value == b.Value && (a.Value != "<<" || sameQuoting(a, b))
 }
 
 // sameQuoting reports whether two scalars are both plain or both not: a quoted number is no number.

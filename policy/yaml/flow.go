@@ -57,6 +57,7 @@ func (p *parser) flowSkip(n *Node, parent int) bool {
 
 // flowNext takes the comma after an entry, or leaves the closing bracket to the caller.
 func (p *parser) flowNext(n *Node, parent int, end byte) {
+	p.bounded()
 	if !p.flowSkip(n, parent) {
 		return
 	}

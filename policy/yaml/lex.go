@@ -9,10 +9,14 @@ import (
 // node makes a node that starts at pos.
 func (p *parser) node(kind Kind, style Style) *Node {
 	p.nodes++
+	return &Node{Kind: kind, Style: style, Line: p.line, Col: p.column(), Offset: p.pos, End: p.pos}
+}
+
+// bounded refuses more values than the options allow. Entries call it, so that no more than a few values pass the bound.
+func (p *parser) bounded() {
 	if p.nodes > p.opt.Nodes {
 		p.fail(min(p.pos, len(p.src)), fmt.Sprintf("more than %d values", p.opt.Nodes), "")
 	}
-	return &Node{Kind: kind, Style: style, Line: p.line, Col: p.column(), Offset: p.pos, End: p.pos}
 }
 
 // column counts the characters before pos on its line, from 1.
@@ -154,7 +158,9 @@ func (p *parser) quoteEnd(i int) int {
 	for i++; i < len(p.src) && p.src[i] != '\n'; i++ {
 		switch {
 		case p.src[i] == '\\' && quote == '"':
-			i++
+			if i++; i < len(p.src) && p.src[i] == '\n' {
+				return -1
+			}
 		case p.src[i] == quote:
 			if quote == '\'' && i+1 < len(p.src) && p.src[i+1] == quote {
 				i++

@@ -36,6 +36,7 @@ type Node struct {
 	Value  string
 	Pairs  []Pair  // a map's entries as written, doubles included
 	Items  []*Node // a list's items
+	Dashes []int   // a block list's lines with a dash, one for each item; kept with comments only
 	Anchor string
 	Target *Node // an alias' target, never one that holds the alias
 }
@@ -78,7 +79,8 @@ type Comment struct {
 type File struct {
 	Documents []*Node // one root each; empty documents are left out
 	Comments  []Comment
-	Nodes     int // values in all documents
+	Starts    []int // line of each document's --- marker; 0: none
+	Nodes     int   // values in all documents
 }
 
 // Error is one mistake of syntax.

@@ -93,12 +93,17 @@ func (p *parser) fail(at int, message, hint string) {
 // stream reads documents until the text ends.
 func (p *parser) stream() {
 	for {
+		p.bounded()
 		p.skip()
 		if p.pos >= len(p.src) {
 			return
 		}
+		start := 0
 		switch {
 		case p.marker():
+			if p.src[p.pos] == '-' {
+				start = p.line
+			}
 			p.pos += 3
 		case p.src[p.pos] == '%' && p.pos == p.bol:
 			p.directive()
@@ -106,6 +111,7 @@ func (p *parser) stream() {
 		clear(p.anchors)
 		if root := p.root(); root != nil && !p.failed {
 			p.file.Documents = append(p.file.Documents, root)
+			p.file.Starts = append(p.file.Starts, start)
 		}
 		if p.failed {
 			return
@@ -192,35 +198,37 @@ func (p *parser) resume() bool {
 // value reads what follows a colon, a dash or the start of a document. parent is the column of the map or list that holds it
 // (-1: none); inMap allows a list in the column of its key.
 func (p *parser) value(parent int, inMap bool) *Node {
-	start, line, root := p.pos, p.line, parent < 0
-	empty := p.node(Scalar, Plain)
-	empty.End = start
+	line, root, anchor := p.line, parent < 0, ""
+	start, col := p.pos, p.column()
+	empty := func() *Node {
+		p.nodes++
+		return &Node{Line: line, Col: col, Offset: start, End: start}
+	}
 	p.skip()
-	anchor := ""
 	if !p.placed(parent, inMap, line) {
-		return empty
+		return empty()
 	}
 	if p.src[p.pos] == '&' {
 		if anchor = p.name("anchor"); p.failed {
-			return empty
+			return empty()
 		}
 		p.anchors[anchor] = nil
 		at := p.line
 		p.skip()
 		if !p.placed(parent, inMap, line) {
-			empty.Anchor = anchor
-			p.anchors[anchor] = empty
-			return empty
+			n := empty()
+			n.Anchor, p.anchors[anchor] = anchor, n
+			return n
 		}
 		if at == p.line && !root && p.keyAhead() {
 			p.fail(p.pos, "an anchor before a key", "write the anchor at the end of the line before")
-			return empty
+			return empty()
 		}
 	}
 	p.depth++
 	if p.depth > p.opt.Depth {
 		p.fail(p.pos, fmt.Sprintf("more than %d levels", p.opt.Depth), "")
-		return empty
+		return empty()
 	}
 	n := p.content(parent, inMap && line == p.line && !root)
 	p.depth--
@@ -352,6 +360,9 @@ func (p *parser) sequence(col int) *Node {
 		if p.failed {
 			return n
 		}
+		if p.opt.Comments {
+			n.Dashes = append(n.Dashes, p.line)
+		}
 		p.pos++
 		item := p.value(col, false)
 		n.Items = append(n.Items, item)
@@ -365,6 +376,7 @@ func (p *parser) sequence(col int) *Node {
 
 // lineDone refuses text after a value on the value's last line.
 func (p *parser) lineDone() {
+	p.bounded()
 	p.skip()
 	if p.failed || p.eof() || p.first() {
 		return

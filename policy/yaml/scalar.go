@@ -24,7 +24,11 @@ func (p *parser) plain(parent int) *Node {
 	n := p.node(Scalar, Plain)
 	n.Value = p.plainLine()
 	n.End = p.pos
-	var more []string
+	if !p.plainGoesOn(parent) {
+		return n
+	}
+	var b strings.Builder
+	b.WriteString(n.Value)
 	for p.plainGoesOn(parent) {
 		gap := p.line
 		p.skip()
@@ -32,13 +36,15 @@ func (p *parser) plain(parent int) *Node {
 			p.fail(n.Offset, "expected key: value", "a colon is missing here, or the next line is indented too far")
 			return n
 		}
-		more = append(more, strings.Repeat("\n", p.line-gap-1), p.plainLine())
+		// One line end becomes a space, each empty line a line feed.
+		if p.line == gap+1 {
+			b.WriteByte(' ')
+		}
+		b.WriteString(strings.Repeat("\n", p.line-gap-1))
+		b.WriteString(p.plainLine())
 		n.End = p.pos
 	}
-	if more == nil {
-		return n
-	}
-	n.Value = fold(n.Value, more)
+	n.Value = b.String()
 	return n
 }
 
@@ -70,21 +76,6 @@ func (p *parser) plainGoesOn(parent int) bool {
 		return false
 	}
 	return len(indent) > parent
-}
-
-// fold joins the lines of a scalar: one line end becomes a space, each empty line a line feed. more alternates the empty lines
-// before a line and that line.
-func fold(head string, more []string) string {
-	var b strings.Builder
-	b.WriteString(head)
-	for i := 0; i < len(more); i += 2 {
-		if more[i] == "" {
-			b.WriteByte(' ')
-		}
-		b.WriteString(more[i])
-		b.WriteString(more[i+1])
-	}
-	return b.String()
 }
 
 // quoted reads 'text' or "text", over several lines if they are indented further than parent.

@@ -1,0 +1,8 @@
+//go:build race
+
+package policy
+
+import "time"
+
+// longestLoad is how long any text may take; the race detector makes everything several times slower.
+const longestLoad = 10 * time.Second

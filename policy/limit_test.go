@@ -1,0 +1,8 @@
+//go:build !race
+
+package policy
+
+import "time"
+
+// longestLoad is how long any text may take.
+const longestLoad = 1 * time.Second

@@ -1,0 +1,8 @@
+//go:build race
+
+package yaml
+
+import "time"
+
+// limit is how long any text may take; the race detector makes everything several times slower.
+const limit = 10 * time.Second

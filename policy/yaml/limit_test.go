@@ -1,0 +1,8 @@
+//go:build !race
+
+package yaml
+
+import "time"
+
+// limit is how long any text may take.
+const limit = time.Second
