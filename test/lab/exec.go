@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"time"
 
 	"github.com/bladenet/bladenet/test/lab/wire"
@@ -27,40 +28,64 @@ type Command struct {
 }
 
 // Exec runs a command to its end and returns its status as a shell has it: 126 or 127 if it could not be started (then the
-// error says why too), 128 and the signal's number if a signal ended it. When ctx ends the command is killed with its group.
+// error says why too), 128 and the signal's number if a signal ended it. When ctx ends the command is killed with its
+// group and the status is 130.
 func (l *Lab) Exec(ctx context.Context, c Command) (int, error) {
 	var s spec
 	var r running
 	if !l.alive() || l.read(fileSpec, &s) != nil || l.read(fileRunning, &r) != nil {
 		return 125, l.why()
 	}
+	if s.Version > specVersion {
+		return 125, fmt.Errorf("lab %s was started by another build of this program: lab down, then lab up", l.Name)
+	}
 	status, err := execAt(ctx, r.Port, s.Token, c)
-	if err != nil && !l.alive() {
+	if errors.Is(err, errLost) && !l.aliveAfter(time.Second) {
 		return 125, l.why()
 	}
 	return status, err
 }
 
+// errLost means that the machine stopped speaking in the middle of a command.
+var errLost = errors.New("connection to the machine is lost")
+
+// aliveAfter gives a supervisor time to notice that its machine has ended.
+func (l *Lab) aliveAfter(grace time.Duration) bool {
+	for end := time.Now().Add(grace); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		if !l.alive() {
+			return false
+		}
+	}
+	return true
+}
+
+// startLimit is how long a machine may take to start a command. A slow one takes a tenth of a second, a hung one forever.
+const startLimit = 30 * time.Second
+
 func execAt(ctx context.Context, port int, token string, c Command) (int, error) {
 	stream, err := (&net.Dialer{}).DialContext(ctx, "tcp4", fmt.Sprintf("127.0.0.1:%d", port))
 	if err != nil {
-		return 125, fmt.Errorf("reach machine: %w", err)
+		return 125, fmt.Errorf("%w: %w", errLost, err)
 	}
 	defer stream.Close()
 	defer context.AfterFunc(ctx, func() { stream.Close() })()
 	conn := wire.NewConn(stream)
 	request := wire.Request{Token: token, Args: rawWords(c.Args), Env: rawWords(c.Env), Dir: c.Dir, In: c.In, Size: c.Size}
+	_ = stream.SetReadDeadline(time.Now().Add(startLimit))
 	if err := conn.SendJSON(wire.Ask, request); err != nil {
-		return 125, fmt.Errorf("ask machine: %w", err)
+		return 125, fmt.Errorf("%w: %w", errLost, err)
 	}
 	tokens := make(chan struct{}, wire.Window)
 	ended := make(chan struct{})
 	defer close(ended)
 	go sendInput(conn, c.Stdin, tokens, ended)
 	go sendResizes(conn, c.Resizes, ended)
-	status, err := receiveOutput(conn, c, tokens)
-	if ctx.Err() != nil {
-		err = context.Cause(ctx)
+	status, err := receiveOutput(conn, c, tokens, func() { _ = stream.SetReadDeadline(time.Time{}) })
+	switch {
+	case ctx.Err() != nil:
+		return 130, context.Cause(ctx)
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return 125, fmt.Errorf("start command: the machine does not answer for %v", startLimit)
 	}
 	return status, err
 }
@@ -106,14 +131,16 @@ func sendResizes(conn *wire.Conn, sizes <-chan wire.Size, ended <-chan struct{})
 	}
 }
 
-// receiveOutput copies both outputs until the command's end.
-func receiveOutput(conn *wire.Conn, c Command, tokens <-chan struct{}) (int, error) {
+// receiveOutput copies both outputs until the command's end. It calls started when the command runs.
+func receiveOutput(conn *wire.Conn, c Command, tokens <-chan struct{}, started func()) (int, error) {
 	for {
 		kind, payload, err := conn.Receive()
 		if err != nil {
-			return 125, fmt.Errorf("hear from machine: %w", err)
+			return 125, fmt.Errorf("%w: %w", errLost, err)
 		}
 		switch kind {
+		case wire.Started:
+			started()
 		case wire.Stdout:
 			err = writeTo(c.Stdout, payload)
 		case wire.Stderr:
@@ -123,7 +150,7 @@ func receiveOutput(conn *wire.Conn, c Command, tokens <-chan struct{}) (int, err
 		case wire.Exit:
 			var result wire.Result
 			if err := json.Unmarshal(payload, &result); err != nil {
-				return 125, fmt.Errorf("hear from machine: %w", err)
+				return 125, fmt.Errorf("read result: %w", err)
 			}
 			if result.Reason != "" {
 				return result.Status, errors.New(result.Reason)
@@ -152,7 +179,7 @@ func (l *Lab) awaitAgent(ctx context.Context, s spec) (running, error) {
 			return r, l.why()
 		}
 		if l.read(fileRunning, &r) == nil {
-			try, cancel := context.WithTimeout(ctx, 2*time.Second)
+			try, cancel := context.WithTimeout(ctx, 5*time.Second)
 			_, err := execAt(try, r.Port, s.Token, Command{Args: []string{"/bin/true"}})
 			cancel()
 			if err == nil {

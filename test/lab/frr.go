@@ -10,7 +10,7 @@ import (
 func (t topology) frrConfigs() []frrConfig {
 	return []frrConfig{
 		{"zebra", "hostname router\nip forwarding\nipv6 forwarding\n"},
-		{"bfdd", "hostname router\nbfd\n profile director\n  detect-multiplier 3\n  receive-interval 300\n  transmit-interval 300\n"},
+		{"bfdd", "hostname router\nbfd\n"},
 		{"ospfd", t.ospfConfig()},
 		{"ospf6d", t.ospf6Config()},
 		{"bgpd", t.bgpConfig()},
@@ -62,7 +62,6 @@ func (t topology) ospfConfig() string {
 	b.line("router ospf")
 	b.line(" ospf router-id %s", t.routerID())
 	b.line(" timers throttle spf 0 50 500")
-	b.line(" default-information originate always")
 	return b.String()
 }
 
@@ -84,7 +83,6 @@ func (t topology) ospf6Config() string {
 	b.line("router ospf6")
 	b.line(" ospf6 router-id %s", t.routerID())
 	b.line(" timers throttle spf 0 50 500")
-	b.line(" default-information originate always")
 	return b.String()
 }
 

@@ -45,7 +45,7 @@ func (i Image) Kernel() string { return filepath.Join(i.Dir, "vmlinuz") }
 func (i Image) Modules() string { return filepath.Join(i.Dir, "modules.cpio") }
 
 // warm is the capability cache of libvirt as a tar file, once a lab has left one.
-func (i Image) warm(accel string) string { return filepath.Join(i.Dir, "libvirt-"+accel+".tar") }
+func (i Image) warm(accel string) string { return filepath.Join(i.Dir, "capabilities-"+accel+".tar") }
 
 // packages lists what packages.txt names.
 func packages() []string {
@@ -188,8 +188,8 @@ func takeKernel(root, dir string) error {
 	return errors.Join(modules.encode(out), out.Close())
 }
 
-// rootModules is what the kernel lacks to mount its root.
-var rootModules = []string{"virtio_pci", "virtio_blk", "ext4"}
+// rootModules is what the kernel lacks to mount its root and to reach the host.
+var rootModules = []string{"virtio_pci", "virtio_blk", "ext4", "virtio_net", "virtiofs"}
 
 // moduleArchive packs modules and the order in which to load them, as the file "modules".
 func moduleArchive(folder string, names []string) (archive, error) {
@@ -236,8 +236,12 @@ func lockPath(ctx context.Context, path string) (unlock func(), err error) {
 	}
 	for {
 		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-		if err == nil {
+		if err == nil && stillAt(f, path) {
 			return func() { f.Close() }, nil
+		}
+		if err == nil { // what we have locked was removed meanwhile
+			f.Close()
+			return lockPath(ctx, path)
 		}
 		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
 			return nil, errors.Join(fmt.Errorf("lock %s: %w", path, err), f.Close())
@@ -248,6 +252,16 @@ func lockPath(ctx context.Context, path string) (unlock func(), err error) {
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
+}
+
+// stillAt says whether an open file is the one that a path leads to.
+func stillAt(f *os.File, path string) bool {
+	ours, err := f.Stat()
+	if err != nil {
+		return false
+	}
+	there, err := os.Stat(path)
+	return err == nil && os.SameFile(ours, there)
 }
 
 // run runs a program and puts the end of what it said into the error.

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"sort"
+	"strings"
 	"time"
 )
 
@@ -61,11 +62,16 @@ const (
 	fileConsole    = "console.log"
 	fileQEMU       = "qemu.log"
 	fileMonitor    = "qmp.sock"
+	fileLog        = "supervisor.log"
 	fileInitrd     = "initrd"
 )
 
+// specVersion counts what a lab command must know to speak with the machine that another build of it started.
+const specVersion = 1
+
 // spec is all that a supervisor needs to run a lab.
 type spec struct {
+	Version int           `json:"version"`
 	Name    string        `json:"name"`
 	Token   string        `json:"token"`
 	Accel   string        `json:"accel"`
@@ -107,7 +113,7 @@ func (l *Lab) write(name string, value any) error {
 	if err != nil {
 		return err
 	}
-	fresh := l.path(name + ".new")
+	fresh := l.path(fmt.Sprintf("%s.%d", name, os.Getpid()))
 	if err := os.WriteFile(fresh, append(data, '\n'), 0o600); err != nil {
 		return err
 	}
@@ -130,9 +136,12 @@ func (l *Lab) why() error {
 		e.Reason = "its supervisor was killed"
 	}
 	text := fmt.Sprintf("lab %s no longer runs: %s", l.Name, e.Reason)
-	for _, log := range []string{fileConsole, fileQEMU, "virtiofsd-src.log", "virtiofsd-images.log", "supervisor.log"} {
-		data, _ := os.ReadFile(l.path(log))
-		if end := lastLines(string(data), 15); end != "" {
+	logs := []string{fileConsole, fileQEMU, fileLog}
+	if strings.Contains(e.Reason, filepath.Base(virtiofsd)) { // else it tells of its everyday life
+		logs = append(logs, "virtiofsd-src.log", "virtiofsd-images.log")
+	}
+	for _, log := range logs {
+		if end := l.tail(log, 45); end != "" {
 			text += fmt.Sprintf("\n--- end of %s\n%s", l.path(log), end)
 		}
 	}

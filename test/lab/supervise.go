@@ -29,6 +29,14 @@ func Supervise(name string) error {
 	if err := l.read(fileSpec, &s); err != nil {
 		return fmt.Errorf("read lab: %w", err)
 	}
+	// Up notes this process too, but may be killed before.
+	self, err := identify(os.Getpid())
+	if err != nil {
+		return err
+	}
+	if err := l.write(fileSupervisor, self); err != nil {
+		return fmt.Errorf("note supervisor: %w", err)
+	}
 	// A child's parent-death signal follows the thread that started it.
 	runtime.LockOSThread()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)

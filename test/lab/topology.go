@@ -82,7 +82,8 @@ func (t topology) routerLinks(bladeSpace func(int) string) string {
 	line("link set sw up")
 	for i, blade := range t.Blades {
 		line("link add %s type veth peer name %s netns %s", trunkPort(i), blade.Trunk, bladeSpace(i))
-		line("link set %s master sw addrgenmode none up", trunkPort(i))
+		line("link set %s master sw addrgenmode none", trunkPort(i))
+		line("link set %s up", trunkPort(i))
 	}
 	for _, n := range t.Networks {
 		line("link add link sw name vlan%d type vlan id %d", n.VLAN, n.VLAN)
@@ -156,7 +157,7 @@ func (t topology) clientLinks() string {
 // bladeLinks is a blade's NICs as input of `ip -batch`: a trunk without an address, and the management address if it has one.
 func (t topology) bladeLinks(i int) string {
 	blade := t.Blades[i]
-	text := fmt.Sprintf("link set %s addrgenmode none up\n", blade.Trunk)
+	text := fmt.Sprintf("link set %[1]s addrgenmode none\nlink set %[1]s up\n", blade.Trunk)
 	if blade.Management != "" {
 		text += fmt.Sprintf("link set %[1]s up\naddr add %[2]s/%[3]d dev %[1]s\nroute add default via %[4]s\n",
 			blade.Management, t.managementAddress(i), oobNet.Bits(), routerOOB)

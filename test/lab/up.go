@@ -12,9 +12,11 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
+	"github.com/bladenet/bladenet/policy"
 	"github.com/bladenet/bladenet/test/lab/guest"
 )
 
@@ -142,23 +144,28 @@ type start struct {
 	options  Options
 	begin    time.Time
 	image    Image
+	policy   []policy.File
 	topology topology
 	spec     spec
 	running  running
+	speaking sync.Mutex // parts of a start run at once
 }
 
 // say prints what has been done and when, in seconds from the start.
 func (u *start) say(format string, args ...any) {
+	u.speaking.Lock()
+	defer u.speaking.Unlock()
 	fmt.Fprintf(u.options.Log, "lab: %6.1f s  %s\n", time.Since(u.begin).Seconds(), fmt.Sprintf(format, args...))
 }
 
 // prepare finds out all that can be wrong before something is started.
 func (u *start) prepare(ctx context.Context) (err error) {
-	f, err := loadFleet(u.options.Fleet)
+	f, files, err := loadFleet(u.options.Fleet)
 	if err != nil {
 		return err
 	}
-	if u.topology, err = f.topology(u.options.Blades); err != nil {
+	u.policy = files
+	if u.topology, err = makeTopology(f, u.options.Blades); err != nil {
 		return err
 	}
 	for _, tool := range []string{"qemu-system-x86_64", virtiofsd} {
@@ -176,7 +183,7 @@ func (u *start) prepare(ctx context.Context) (err error) {
 	}
 	o := u.options
 	u.spec = spec{
-		Name: o.Name, Token: rand.Text(), Accel: accel, Memory: o.Memory, CPUs: o.CPUs, TTL: o.TTL, Kernel: u.image.Kernel(),
+		Version: specVersion, Name: o.Name, Token: rand.Text(), Accel: accel, Memory: o.Memory, CPUs: o.CPUs, TTL: o.TTL, Kernel: u.image.Kernel(),
 		Root: u.image.Root(), Source: o.Source, Images: o.Images, Fleet: o.Fleet, Started: u.begin,
 	}
 	for _, b := range u.topology.Blades {
@@ -222,7 +229,7 @@ func (u *start) launch() error {
 		return err
 	}
 	for _, dir := range []string{l.Dir, l.path("src"), l.path("images")} {
-		if err := os.Mkdir(dir, 0o700); err != nil {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return err
 		}
 	}
@@ -232,7 +239,7 @@ func (u *start) launch() error {
 	if err := l.write(fileSpec, u.spec); err != nil {
 		return err
 	}
-	log, err := os.OpenFile(l.path("supervisor.log"), os.O_WRONLY|os.O_CREATE, 0o600)
+	log, err := os.OpenFile(l.path(fileLog), os.O_WRONLY|os.O_CREATE, 0o600)
 	if err != nil {
 		return err
 	}
@@ -264,7 +271,10 @@ func (u *start) writeInitrd() error {
 		return err
 	}
 	config := guest.Config{
-		Token: u.spec.Token, Hostname: u.spec.Blades[0], MAC: controlMAC, Address: controlAddress, Port: controlPort, Modules: bootModules,
+		Token: u.spec.Token, Hostname: u.spec.Blades[0], Blade: u.spec.Blades[0], MAC: controlMAC, Address: controlAddress, Port: controlPort, Modules: bootModules,
+	}
+	if len(u.spec.Blades) > 1 {
+		config.Hostname = "lab"
 	}
 	for _, tag := range shares {
 		config.Shares = append(config.Shares, guest.Share{Tag: tag, Path: "/lab/" + tag})

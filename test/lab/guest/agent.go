@@ -26,12 +26,17 @@ func Agent() error {
 	if err != nil {
 		return err
 	}
+	return Serve(listener, config)
+}
+
+// Serve answers requests that come to a listener until that is closed.
+func Serve(listener net.Listener, config Config) error {
 	for {
 		stream, err := listener.Accept()
 		if err != nil {
 			return fmt.Errorf("accept: %w", err)
 		}
-		go serve(stream, config.Token)
+		go serve(stream, config)
 	}
 }
 
@@ -56,7 +61,7 @@ func listen(port int) (net.Listener, error) {
 }
 
 // serve answers one connection: a request, then one command's streams.
-func serve(stream net.Conn, token string) {
+func serve(stream net.Conn, config Config) {
 	defer stream.Close()
 	conn := wire.NewConn(stream)
 	_ = stream.SetDeadline(time.Now().Add(30 * time.Second))
@@ -69,12 +74,12 @@ func serve(stream net.Conn, token string) {
 		_ = conn.SendJSON(wire.Exit, wire.Result{Status: 125, Reason: err.Error()})
 		return
 	}
-	if subtle.ConstantTimeCompare([]byte(request.Token), []byte(token)) != 1 {
+	if subtle.ConstantTimeCompare([]byte(request.Token), []byte(config.Token)) != 1 {
 		_ = conn.SendJSON(wire.Exit, wire.Result{Status: 125, Reason: "wrong token: this is another lab"})
 		return
 	}
 	_ = stream.SetDeadline(time.Time{})
-	_ = conn.SendJSON(wire.Exit, runCommand(conn, request))
+	_ = conn.SendJSON(wire.Exit, runCommand(conn, request, config.Blade))
 	// The host closes first: closing here could overtake the last frames.
 	_ = stream.SetReadDeadline(time.Now().Add(10 * time.Second))
 	_, _ = io.Copy(io.Discard, stream)

@@ -37,12 +37,13 @@ type output struct {
 	kind wire.Kind
 }
 
-// runCommand runs a request's command to its end. When the connection breaks first, it kills the command and its group.
-func runCommand(conn *wire.Conn, request wire.Request) wire.Result {
+// runCommand runs a request's command to its end, on the blade if it names no other place. When the connection breaks first, it kills the command and its group.
+func runCommand(conn *wire.Conn, request wire.Request, blade string) wire.Result {
 	s := &session{conn: conn}
-	if err := s.start(request); err != nil {
+	if err := s.start(request, blade); err != nil {
 		return wire.Result{Status: startStatus(err), Reason: err.Error()}
 	}
+	_ = conn.Send(wire.Started, nil)
 	var copies sync.WaitGroup
 	for _, o := range s.outputs {
 		copies.Go(func() { s.copyOut(o) })
@@ -76,11 +77,11 @@ func endStatus(state *os.ProcessState) int {
 }
 
 // start places the command and starts it there. A goroutine of its own does it, because its thread changes namespaces.
-func (s *session) start(request wire.Request) error {
+func (s *session) start(request wire.Request, blade string) error {
 	if len(request.Args) == 0 {
 		return errors.New("no command")
 	}
-	place, err := findPlace(request.In)
+	place, err := findPlace(request.In, blade)
 	if err != nil {
 		return err
 	}

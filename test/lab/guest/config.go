@@ -8,11 +8,12 @@ import (
 
 // Config is what the host tells a machine at boot. It lies in the initramfs.
 type Config struct {
-	Token    string   `json:"token"`    // what a request must carry
-	Hostname string   `json:"hostname"` // the blade's name
-	MAC      string   `json:"mac"`      // of the network card that carries requests
-	Address  string   `json:"address"`  // of that card, with prefix length
-	Port     int      `json:"port"`     // where the agent listens
+	Token    string   `json:"token"` // what a request must carry
+	Hostname string   `json:"hostname"`
+	Blade    string   `json:"blade"`   // which blade a command goes to that names none
+	MAC      string   `json:"mac"`     // of the network card that carries requests
+	Address  string   `json:"address"` // of that card, with prefix length
+	Port     int      `json:"port"`    // where the agent listens
 	Shares   []Share  `json:"shares"`
 	Modules  []string `json:"modules"` // loaded at boot; one that does not fit the processor is left out
 }
@@ -31,7 +32,8 @@ const (
 	Spaces     = Folder + "/ns"        // NAME.mnt, NAME.uts: namespaces of a blade, the router, the client
 	netSpaces  = "/run/netns"          // NAME: their network namespaces, where iproute2 looks
 	control    = "lab-control"         // network namespace of the agent's card
-	guestNets  = "/run/bladenet/netns" // GUEST: where the host agent keeps guests' network namespaces
+	guestNets  = "/run/bladenet/netns" // GUEST: where a blade's agent keeps guests' network namespaces
+	Blades     = "/var/lib/lab"        // NAME: what each of several blades has of its own, bound over the machine's
 )
 
 func readConfig(path string) (Config, error) {

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -36,17 +37,17 @@ func boot() error {
 	if err != nil {
 		return err
 	}
-	for _, step := range []struct {
-		what string
-		do   func(Config) error
-	}{
-		{"mount", mountAll}, {"load modules", loadModules}, {"mount shares", mountShares}, {"set identity", setIdentity}, {"bring control up", controlUp},
-	} {
-		if err := step.do(config); err != nil {
-			return fmt.Errorf("%s: %w", step.what, err)
-		}
+	if err := mountAll(); err != nil {
+		return err
 	}
-	return nil
+	// modprobe takes the longest by far, in an emulated processor.
+	var wait sync.WaitGroup
+	var errs [3]error
+	wait.Go(func() { errs[0] = loadModules(config) })
+	wait.Go(func() { errs[1] = mountShares(config) })
+	wait.Go(func() { errs[2] = errors.Join(setIdentity(config), controlUp(config)) })
+	wait.Wait()
+	return errors.Join(errs[:]...)
 }
 
 // mountPoint is one line of a machine's mounts.
@@ -148,7 +149,7 @@ func copyTree(from, to string) error {
 }
 
 // mountAll mounts what systemd would on a real blade. Mounts are shared, as there.
-func mountAll(Config) error {
+func mountAll() error {
 	if err := unix.Mount("", "/", "", unix.MS_SHARED|unix.MS_REC, ""); err != nil {
 		return fmt.Errorf("share mounts: %w", err)
 	}
@@ -203,10 +204,12 @@ func enableControllers() error {
 // on an AMD processor) is no error: what needs it says so.
 func loadModules(c Config) error {
 	out, err := exec.Command("/sbin/modprobe", append([]string{"-a"}, c.Modules...)...).CombinedOutput()
-	if err != nil {
+	var failed *exec.ExitError
+	if errors.As(err, &failed) {
 		fmt.Printf("lab: modprobe: %s", out)
+		return nil
 	}
-	return nil
+	return err
 }
 
 func loadModule(path string) error {

@@ -5,7 +5,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -26,22 +25,39 @@ type space struct {
 	kind int // CLONE_NEW*
 }
 
-// findPlace finds what a request calls In: the blade, a namespace of the lab, a container or a guest's network namespace.
-func findPlace(name string) (place, error) {
-	if name == "" || name == "blade" {
+// Words that mean a place in a request besides names.
+const (
+	wordBlade   = "blade"   // the first blade
+	wordMachine = "machine" // the machine that the blades share; with one blade the blade itself
+	wordNet     = "net:"    // prefix: only the guest's network, with the machine's programs
+)
+
+// findPlace finds what a request calls In: a blade, the router, the client, the machine, a container, or a guest's network.
+// blade is the blade that is meant when none is named.
+func findPlace(name, blade string) (place, error) {
+	if name == wordMachine {
 		return place{}, nil
 	}
+	if name == "" || name == wordBlade {
+		name = blade
+	}
+	name, netOnly := strings.CutPrefix(name, wordNet)
 	if name != filepath.Base(name) || name == "." || name == ".." {
 		return place{}, fmt.Errorf("enter %q: not a name", name)
 	}
 	if p, ok := labSpace(name); ok {
 		return p, nil
 	}
-	pid, err := containerInit(name)
-	if err != nil {
-		return place{}, fmt.Errorf("enter %s: %w", name, err)
+	if name == blade {
+		return place{}, nil
 	}
-	if pid != 0 {
+	pid, err := containerInit(name)
+	switch {
+	case err != nil:
+		return place{}, fmt.Errorf("enter %s: %w", name, err)
+	case pid != 0 && netOnly:
+		return place{spaces: []space{{fmt.Sprintf("/proc/%d/ns/net", pid), unix.CLONE_NEWNET}}}, nil
+	case pid != 0:
 		return place{prefix: []string{"/usr/bin/nsenter", "-t", strconv.Itoa(pid), "-m", "-u", "-i", "-n", "-p", "-C", "--"}}, nil
 	}
 	if p, ok := guestSpace(name); ok {
@@ -50,20 +66,19 @@ func findPlace(name string) (place, error) {
 	return place{}, fmt.Errorf("enter %s: no blade, container or namespace of that name; there are %s", name, strings.Join(names(), ", "))
 }
 
-// labSpace is a blade, the router or the client.
+// labSpace is a blade among several, the router or the client.
 func labSpace(name string) (place, bool) {
 	base := filepath.Join(Spaces, name)
 	if _, err := os.Stat(base + ".mnt"); err != nil {
 		return place{}, false
 	}
-	p := place{spaces: []space{{filepath.Join(netSpaces, name), unix.CLONE_NEWNET}, {base + ".mnt", unix.CLONE_NEWNS}}}
-	if _, err := os.Stat(base + ".uts"); err == nil {
-		p.spaces = slices.Insert(p.spaces, 0, space{base + ".uts", unix.CLONE_NEWUTS})
-	}
-	return p, true
+	// The mounts come last: they may not show the others' files.
+	return place{spaces: []space{
+		{base + ".uts", unix.CLONE_NEWUTS}, {filepath.Join(netSpaces, name), unix.CLONE_NEWNET}, {base + ".mnt", unix.CLONE_NEWNS},
+	}}, true
 }
 
-// guestSpace is a network namespace that the host agent of the blade keeps, or one that somebody made with ip netns.
+// guestSpace is a network namespace that a blade's agent keeps for a guest, or one that somebody made with ip netns.
 func guestSpace(name string) (place, bool) {
 	for _, dir := range []string{guestNets, netSpaces} {
 		path := filepath.Join(dir, name)
@@ -71,7 +86,15 @@ func guestSpace(name string) (place, bool) {
 			return place{spaces: []space{{path, unix.CLONE_NEWNET}}}, true
 		}
 	}
-	return place{}, false
+	// Of several blades each has its own folder, and only its own mounts show the namespace there.
+	mountPoints, _ := filepath.Glob(filepath.Join(Blades, "*", guestNets, name))
+	if len(mountPoints) == 0 {
+		return place{}, false
+	}
+	blade, _, _ := strings.Cut(strings.TrimPrefix(mountPoints[0], Blades+"/"), "/")
+	p, ok := labSpace(blade)
+	p.spaces = append(p.spaces, space{filepath.Join(guestNets, name), unix.CLONE_NEWNET})
+	return p, ok
 }
 
 // containerInit finds the first process of a container by its cgroup, whatever folder the container lies in. 0 means none.
@@ -129,48 +152,43 @@ func isInit(pid int) bool {
 
 // names lists what findPlace can find, without containers.
 func names() []string {
-	list := []string{"blade"}
-	for _, dir := range []string{netSpaces, guestNets} {
-		entries, _ := os.ReadDir(dir)
-		for _, e := range entries {
-			if e.Name() != control {
-				list = append(list, e.Name())
+	list := []string{wordBlade, wordMachine}
+	for _, pattern := range []string{netSpaces + "/*", guestNets + "/*", Blades + "/*" + guestNets + "/*"} {
+		paths, _ := filepath.Glob(pattern)
+		for _, path := range paths {
+			if name := filepath.Base(path); name != control {
+				list = append(list, name)
 			}
 		}
 	}
 	return list
 }
 
-// enter moves the calling thread, which must be locked and never used again, into the place's namespaces.
+// enter moves the calling thread, which must be locked and never used again, into the place's namespaces, one after another.
 func (p place) enter() error {
-	// The namespaces' files are opened first: the mount namespace may not show them.
-	var fds []int
-	defer func() {
-		for _, fd := range fds {
-			unix.Close(fd)
-		}
-	}()
 	for _, s := range p.spaces {
-		fd, err := unix.Open(s.path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-		if err != nil {
-			return fmt.Errorf("open namespace %s: %w", s.path, err)
-		}
-		fds = append(fds, fd)
-	}
-	for i, s := range p.spaces {
-		if s.kind == unix.CLONE_NEWNS {
-			// A thread that shares its working folder with others may not change its mounts.
-			if err := unix.Unshare(unix.CLONE_FS); err != nil {
-				return fmt.Errorf("unshare working folder: %w", err)
-			}
-		}
-		if err := unix.Setns(fds[i], s.kind); err != nil {
+		if err := s.enter(); err != nil {
 			return fmt.Errorf("enter namespace %s: %w", s.path, err)
 		}
 	}
 	return nil
 }
 
+func (s space) enter() error {
+	fd, err := unix.Open(s.path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if s.kind == unix.CLONE_NEWNS {
+		// A thread that shares its working folder with others may not change its mounts.
+		if err := unix.Unshare(unix.CLONE_FS); err != nil {
+			return fmt.Errorf("unshare working folder: %w", err)
+		}
+	}
+	return unix.Setns(fd, s.kind)
+}
+
 func enterFile(path string, kind int) error {
-	return place{spaces: []space{{path, kind}}}.enter()
+	return space{path, kind}.enter()
 }

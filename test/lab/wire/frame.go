@@ -12,13 +12,14 @@ import (
 // Kind says what a frame carries.
 type Kind byte
 
-// The kinds of a frame. The host sends Ask once, then Stdin, StdinEnd, Resize; the machine sends Started or Exit, then
-// Stdout, Stderr, Taken, and Exit as the last.
+// The kinds of a frame. The host sends Ask once, then Stdin, StdinEnd, Resize; the machine sends Started, then Stdout, Stderr,
+// Taken, and Exit as the last, or only Exit if the command cannot be started.
 const (
 	Ask      Kind = 'q' // Request as JSON
 	Stdin    Kind = 'i' // bytes for the command
 	StdinEnd Kind = 'e' // nothing more to read for the command
 	Resize   Kind = 'w' // Size as JSON
+	Started  Kind = 's' // the command runs
 	Stdout   Kind = 'o' // bytes from the command
 	Stderr   Kind = 'r' // bytes from the command
 	Taken    Kind = 't' // the command has taken one frame of Stdin
