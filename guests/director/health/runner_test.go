@@ -1,0 +1,243 @@
+package health
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/bladenet/bladenet/policy"
+)
+
+func check(id string) policy.Check {
+	return policy.Check{ID: id, Kind: "tcp", Interval: 2 * time.Second, Timeout: time.Second, Rise: 2, Fall: 3}
+}
+
+// servers is a probe whose servers are switched by a test.
+type servers struct {
+	mu     sync.Mutex
+	down   map[string]bool
+	hang   map[string]bool
+	probes map[string][]time.Time
+}
+
+func newServers() *servers {
+	return &servers{down: map[string]bool{}, hang: map[string]bool{}, probes: map[string][]time.Time{}}
+}
+
+func (s *servers) probe(ctx context.Context, c policy.Check) error {
+	s.mu.Lock()
+	s.probes[c.ID] = append(s.probes[c.ID], time.Now())
+	down, hang := s.down[c.ID], s.hang[c.ID]
+	s.mu.Unlock()
+	if hang {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	if down {
+		return errors.New("connection refused")
+	}
+	return nil
+}
+
+func (s *servers) set(m map[string]bool, id string, is bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m[id] = is
+}
+
+func (s *servers) count(id string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.probes[id])
+}
+
+// start runs the checks in the bubble of synctest; stop waits for all of it.
+func start(t *testing.T, s *servers, checks ...policy.Check) (sets chan<- []policy.Check, results <-chan Result) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	in, out := make(chan []policy.Check), make(chan Result, 1000)
+	done := make(chan struct{})
+	go func() { Run(ctx, in, out, s.probe); close(done) }()
+	t.Cleanup(func() { cancel(); <-done })
+	in <- checks
+	return in, out
+}
+
+func drain(results <-chan Result) (out []string) {
+	synctest.Wait()
+	for {
+		select {
+		case r := <-results:
+			out = append(out, strings.TrimSpace(fmt.Sprintf("%s %s %s", r.ID, r.State, r.Reason)))
+		default:
+			return out
+		}
+	}
+}
+
+func want(t *testing.T, got []string, want ...string) {
+	t.Helper()
+	if strings.Join(got, "; ") != strings.Join(want, "; ") {
+		t.Errorf("results %q, want %q", got, want)
+	}
+}
+
+func TestFirstProbeDecidesThenRiseAndFall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newServers()
+		s.set(s.down, "b", true)
+		_, results := start(t, s, check("a"))
+		time.Sleep(firstWithin)
+		want(t, drain(results), "a up")
+		s.set(s.down, "a", true)
+		time.Sleep(4 * time.Second) // two failures
+		want(t, drain(results))
+		s.set(s.down, "a", false)
+		time.Sleep(2 * time.Second) // one success: the failures in a row begin anew
+		s.set(s.down, "a", true)
+		time.Sleep(4 * time.Second)
+		want(t, drain(results))
+		time.Sleep(2 * time.Second)
+		want(t, drain(results), "a down connection refused")
+		s.set(s.down, "a", false)
+		time.Sleep(2 * time.Second)
+		want(t, drain(results))
+		time.Sleep(2 * time.Second)
+		want(t, drain(results), "a up")
+	})
+}
+
+func TestFirstProbeDecidesDown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newServers()
+		s.set(s.down, "a", true)
+		_, results := start(t, s, check("a"))
+		time.Sleep(firstWithin)
+		want(t, drain(results), "a down connection refused")
+	})
+}
+
+func TestTimeoutIsAFailureAndNamesItself(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newServers()
+		s.set(s.hang, "a", true)
+		_, results := start(t, s, check("a"), check("b"))
+		time.Sleep(firstWithin + time.Second)
+		got := drain(results)
+		if len(got) != 2 || got[0] != "b up" || got[1] != "a down no answer within 1s" {
+			t.Errorf("results %q", got)
+		}
+	})
+}
+
+// TestIntervalsHold holds that probes begin one interval apart whatever they take, and that many checks are spread out.
+func TestIntervalsHold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newServers()
+		var checks []policy.Check
+		for i := range 200 {
+			id := fmt.Sprint(i)
+			checks = append(checks, check(id))
+			s.set(s.hang, id, i%2 == 0)
+		}
+		_, results := start(t, s, checks...)
+		time.Sleep(21 * time.Second)
+		drain(results)
+		starts := map[time.Time]int{}
+		for id, times := range s.probes {
+			if len(times) < 10 {
+				t.Errorf("%s: %d probes in 21 s", id, len(times))
+			}
+			starts[times[0]]++
+			for i := 1; i < len(times); i++ {
+				if gap := times[i].Sub(times[i-1]); gap != 2*time.Second {
+					t.Fatalf("%s: %s between two probes", id, gap)
+				}
+			}
+		}
+		if len(starts) < 190 {
+			t.Errorf("200 checks began at %d moments", len(starts))
+		}
+	})
+}
+
+// TestNewListLeavesTheRestAlone holds that a new policy restarts only what it changes.
+func TestNewListLeavesTheRestAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newServers()
+		sets, results := start(t, s, check("stays"), check("goes"), check("changes"))
+		time.Sleep(firstWithin)
+		if got := drain(results); len(got) != 3 {
+			t.Fatalf("results %q", got)
+		}
+		began := s.probes["stays"][0]
+		other := check("changes")
+		other.Interval = 4 * time.Second
+		sets <- []policy.Check{check("stays"), other, check("new")}
+		synctest.Wait()
+		gone := s.count("goes")
+		time.Sleep(20 * time.Second)
+		got := drain(results)
+		if len(got) != 2 || !strings.Contains(strings.Join(got, ";"), "changes up") || !strings.Contains(strings.Join(got, ";"), "new up") {
+			t.Errorf("results %q, want the changed and the new one", got)
+		}
+		if s.count("goes") != gone {
+			t.Error("a check that is gone was probed")
+		}
+		for _, at := range s.probes["stays"] {
+			if at.Sub(began)%(2*time.Second) != 0 {
+				t.Errorf("a check that stayed was probed %s after it began", at.Sub(began))
+			}
+		}
+	})
+}
+
+func TestRunEndsWithItsContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		s := newServers()
+		s.set(s.hang, "a", true)
+		in, out := make(chan []policy.Check), make(chan Result) // nobody reads the results
+		done := make(chan struct{})
+		go func() { Run(ctx, in, out, s.probe); close(done) }()
+		in <- []policy.Check{check("a"), check("b")}
+		time.Sleep(time.Minute)
+		cancel()
+		<-done
+	})
+}
+
+func TestVerdict(t *testing.T) {
+	for _, c := range []struct {
+		rise, fall int
+		probes     string // + well, - not
+		want       string // u up, d down, . no change
+	}{
+		{1, 1, "+-+-", "udud"},
+		{2, 3, "+--+---++", "u.....d.u"},
+		{0, 0, "-+-", "dud"},
+		{3, 1, "-+++-", "d..ud"},
+		{2, 2, "+-+-+-", "u....."},
+	} {
+		v := verdict{rise: c.rise, fall: c.fall}
+		got := ""
+		for _, p := range c.probes {
+			switch changed := v.add(p == '+'); {
+			case !changed:
+				got += "."
+			case v.state == Up:
+				got += "u"
+			default:
+				got += "d"
+			}
+		}
+		if got != c.want {
+			t.Errorf("rise %d fall %d %s: %s, want %s", c.rise, c.fall, c.probes, got, c.want)
+		}
+	}
+}
