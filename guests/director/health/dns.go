@@ -31,9 +31,6 @@ func tryDNS(ctx context.Context, c policy.Check) error {
 		return short(err)
 	}
 	defer conn.Close()
-	if deadline, ok := ctx.Deadline(); ok {
-		_ = conn.SetDeadline(deadline)
-	}
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	defer stop()
 	if _, err := conn.Write(query); err != nil {

@@ -89,7 +89,7 @@ func tryHTTP(ctx context.Context, c policy.Check) error {
 // short reduces a network error to its cause: who was asked is known to the reader.
 func short(err error) error {
 	var errno syscall.Errno
-	if errors.As(err, &errno) {
+	if errors.As(err, &errno) && !errno.Timeout() {
 		return errno
 	}
 	return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"net"
 	"sync"
 	"time"
 
@@ -94,7 +95,12 @@ func once(ctx context.Context, c policy.Check, probe Probe) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, c.Timeout, errTimeout)
 	defer cancel()
 	err := probe(ctx, c)
-	if err != nil && errors.Is(context.Cause(ctx), errTimeout) {
+	if err == nil {
+		return nil
+	}
+	// A dialer keeps the same deadline by a timer of its own, which may be the first.
+	var late net.Error
+	if errors.Is(context.Cause(ctx), errTimeout) || errors.As(err, &late) && late.Timeout() {
 		return timeoutError{c.Timeout, err}
 	}
 	return err
