@@ -29,6 +29,9 @@ type field struct {
 	tag   reflect.StructTag
 }
 
+// wholePolicy is the owner of the sections.
+const wholePolicy = "the policy"
+
 // owner is the named entry, or the place, that a value belongs to.
 type owner struct {
 	kind, name string
@@ -198,6 +201,9 @@ func (d *decoder) structure(n *yaml.Node, v reflect.Value, f field) {
 
 // keyed decodes the value of one key; an empty value is refused at its key unless the type can be empty.
 func (d *decoder) keyed(pair yaml.Pair, v reflect.Value, f field) {
+	if pair.Value.Resolve().IsNull() && v.Kind() == reflect.Slice && f.owner.kind == wholePolicy {
+		return // every line of a section switched off
+	}
 	if pair.Value.Resolve().IsNull() && !canBeEmpty(v.Type()) {
 		d.errorf(d.pos(pair.Key), "write a value, or leave the key out", "%s of %s has no value", f.name, f.owner)
 		return

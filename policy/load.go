@@ -138,10 +138,10 @@ func (d *decoder) document(root *yaml.Node, doc *document) bool {
 		return false
 	}
 	v := reflect.ValueOf(doc).Elem()
-	d.structure(root, v, field{name: "the policy"})
+	d.structure(root, v, field{name: wholePolicy})
 	for _, found := range d.list[lost:] {
-		if strings.HasPrefix(found.Message, "unknown key") && strings.HasSuffix(found.Message, "the policy") ||
-			strings.HasSuffix(found.Message, "of the policy") {
+		if strings.HasPrefix(found.Message, "unknown key") && strings.HasSuffix(found.Message, wholePolicy) ||
+			strings.HasSuffix(found.Message, "of "+wholePolicy) {
 			return false
 		}
 	}
