@@ -1,7 +1,6 @@
 package image
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"embed"
 	"encoding/hex"
@@ -16,8 +15,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/goccy/go-yaml"
-
 	"github.com/bladenet/bladenet/policy"
 )
 
@@ -26,36 +23,36 @@ var builtin embed.FS
 
 // Recipe says what an image is made of.
 type Recipe struct {
-	Name     string        `yaml:"name" json:"name"`
-	Kind     policy.Driver `yaml:"kind" json:"kind"`
-	Suite    string        `yaml:"suite" json:"suite"`       // Debian suite
-	Packages []string      `yaml:"packages" json:"packages"` // besides the suite's essential ones
-	Files    []File        `yaml:"files" json:"files,omitempty"`
-	Certs    []Certificate `yaml:"certificates" json:"certificates,omitempty"`
-	Commands []string      `yaml:"commands" json:"commands,omitempty"` // run by sh inside the tree, after the files are there
-	Remove   []string      `yaml:"remove" json:"remove,omitempty"`     // patterns below /, removed last
+	Name     string        `json:"name"`
+	Kind     policy.Driver `json:"kind"`
+	Suite    string        `json:"suite"`    // Debian suite
+	Packages []string      `json:"packages"` // besides the suite's essential ones
+	Files    []File        `json:"files,omitempty"`
+	Certs    []Certificate `json:"certificates,omitempty"`
+	Commands []string      `json:"commands,omitempty"` // run by sh inside the tree, after the files are there
+	Remove   []string      `json:"remove,omitempty"`   // patterns below /, removed last
 
-	Command      []string `yaml:"command" json:"command,omitempty"`           // lxc: argument vector of init
-	Halt         string   `yaml:"halt" json:"halt,omitempty"`                 // lxc: signal
-	Capabilities []string `yaml:"capabilities" json:"capabilities,omitempty"` // lxc: kept besides the driver's own
+	Command      []string `json:"command,omitempty"`      // lxc: argument vector of init
+	Halt         string   `json:"halt,omitempty"`         // lxc: signal
+	Capabilities []string `json:"capabilities,omitempty"` // lxc: kept besides the driver's own
 
-	Modules []string `yaml:"modules" json:"modules,omitempty"` // kvm: kernel modules in the root, their dependencies follow
-	Disk    string   `yaml:"disk" json:"disk,omitempty"`       // kvm: size of the root file system, "512MiB"
-	Cmdline string   `yaml:"cmdline" json:"cmdline,omitempty"` // kvm: kernel command line
+	Modules []string `json:"modules,omitempty"` // kvm: kernel modules in the root, their dependencies follow
+	Disk    string   `json:"disk,omitempty"`    // kvm: size of the root file system, "512MiB"
+	Cmdline string   `json:"cmdline,omitempty"` // kvm: kernel command line
 }
 
 // File is a file of a recipe.
 type File struct {
-	Path    string `yaml:"path" json:"path"`
-	Mode    string `yaml:"mode" json:"mode,omitempty"` // octal, 0644 when empty
-	Content string `yaml:"content" json:"content"`
+	Path    string `json:"path"`
+	Mode    string `json:"mode,omitempty"` // octal, 0644 when empty
+	Content string `json:"content"`
 }
 
 // Certificate is a self-signed certificate that the build makes, for services that cannot start without one.
 type Certificate struct {
-	Cert  string   `yaml:"cert" json:"cert"`
-	Key   string   `yaml:"key" json:"key"`
-	Names []string `yaml:"names" json:"names"`
+	Cert  string   `json:"cert"`
+	Key   string   `json:"key"`
+	Names []string `json:"names"`
 }
 
 // Recipes are the recipes by name: the built-in ones, and over them those of a folder (*.yaml), if one is given.
@@ -98,13 +95,13 @@ func load(from fs.FS, dir, where string, out map[string]Recipe) error {
 	return nil
 }
 
-// ParseRecipe reads one recipe and checks it; an error shows line, column and the lines around it.
+// ParseRecipe reads one recipe (YAML) and checks it; an error names every mistake, those of syntax with line and column.
 func ParseRecipe(text []byte) (Recipe, error) {
 	if len(text) > 1<<20 {
 		return Recipe{}, errors.New("parse recipe: larger than 1 MiB")
 	}
-	var r Recipe
-	if err := yaml.NewDecoder(bytes.NewReader(text), yaml.Strict()).Decode(&r); err != nil {
+	r, err := decodeRecipe(string(text))
+	if err != nil {
 		return Recipe{}, fmt.Errorf("parse recipe: %w", err)
 	}
 	if err := r.check(); err != nil {

@@ -31,8 +31,7 @@ type Container struct {
 // kept are the capabilities of a container's processes: what servers need to change user, open low ports and own their files.
 // Not among them: net_admin and net_raw (its network is the blade's to change), sys_admin, sys_module, sys_ptrace, mknod.
 var kept = []string{
-	"audit_write", "chown", "dac_override", "fowner", "fsetid", "kill", "net_bind_service", "setfcap", "setgid", "setpcap",
-	"setuid", "sys_chroot",
+	"chown", "dac_override", "fowner", "fsetid", "kill", "net_bind_service", "setgid", "setpcap", "setuid", "sys_chroot",
 }
 
 // Encode writes the configuration file of a container, as lxc.container.conf(5) describes it. Its first line carries the layout and a

@@ -66,8 +66,10 @@ func blade(t *testing.T) *Driver {
 func namespace(t *testing.T, name string) {
 	t.Helper()
 	for _, args := range [][]string{
-		{"netns", "add", name}, {"-n", name, "link", "set", "lo", "up"},
-		{"-n", name, "addr", "add", "192.0.2.10/32", "dev", "lo"}, {"-n", name, "addr", "add", "2001:db8:5::10/128", "dev", "lo"},
+		{"netns", "add", name},
+		{"-n", name, "link", "set", "lo", "up"},
+		{"-n", name, "addr", "add", "192.0.2.10/32", "dev", "lo"},
+		{"-n", name, "addr", "add", "2001:db8:5::10/128", "dev", "lo"},
 	} {
 		if out, err := exec.Command("ip", args...).CombinedOutput(); err != nil {
 			t.Fatalf("ip %v: %v: %s", args, err, out)
@@ -299,8 +301,13 @@ func TestContainerIsConfined(t *testing.T) {
 		name string
 		bit  uint
 	}{
-		{"net_admin", unix.CAP_NET_ADMIN}, {"net_raw", unix.CAP_NET_RAW}, {"sys_admin", unix.CAP_SYS_ADMIN},
-		{"sys_module", unix.CAP_SYS_MODULE}, {"sys_ptrace", unix.CAP_SYS_PTRACE}, {"mknod", unix.CAP_MKNOD}, {"bpf", unix.CAP_BPF},
+		{"net_admin", unix.CAP_NET_ADMIN},
+		{"net_raw", unix.CAP_NET_RAW},
+		{"sys_admin", unix.CAP_SYS_ADMIN},
+		{"sys_module", unix.CAP_SYS_MODULE},
+		{"sys_ptrace", unix.CAP_SYS_PTRACE},
+		{"mknod", unix.CAP_MKNOD},
+		{"bpf", unix.CAP_BPF},
 	} {
 		if bounding&(1<<c.bit) != 0 {
 			t.Errorf("the container can gain %s", c.name)

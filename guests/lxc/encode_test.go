@@ -1,0 +1,150 @@
+package lxc
+
+import (
+	"bytes"
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/bladenet/bladenet/guests"
+	"github.com/bladenet/bladenet/guests/image"
+	"github.com/bladenet/bladenet/policy"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+// stored is an image read from a store of one, so that its paths are those of a store.
+func stored(t testing.TB, dir, text string) image.Image {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Join(dir, "web-0123456789ab"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "web-0123456789ab", "image.json"), []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	i, err := image.Store{Dir: dir}.Get("web-0123456789ab")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return i
+}
+
+func container(t testing.TB) (Container, string) {
+	t.Helper()
+	dir := t.TempDir()
+	img := stored(t, dir, `{"id": "web-0123456789ab", "name": "web", "kind": "lxc", "command": ["/usr/sbin/nginx", "-g", "daemon off;"],
+		"halt": "SIGQUIT", "capabilities": ["net_raw", "chown"]}`)
+	return Container{
+		Spec: guests.Spec{
+			Name: "www-1", Driver: policy.DriverLXC, Image: img.ID, Hostname: "www-1.example.org", Memory: 256 << 20, CPUs: 2,
+		},
+		Dir: "/var/lib/bladenet/lxc/www-1", Image: img, Namespace: "/run/bladenet/netns/www-1", AppArmor: "unconfined",
+	}, dir
+}
+
+func TestEncode(t *testing.T) {
+	c, dir := container(t)
+	got := bytes.ReplaceAll(Encode(c), []byte(dir), []byte("/images"))
+	// The digest in the first line covers the path of this run's store.
+	_, got, _ = bytes.Cut(got, []byte("\n"))
+	golden(t, "container.conf", got)
+	golden(t, "seccomp", Seccomp())
+}
+
+func golden(t *testing.T, name string, got []byte) {
+	t.Helper()
+	path := filepath.Join("testdata", name)
+	if *update {
+		if err := os.WriteFile(path, got, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), string(got)); diff != "" {
+		t.Errorf("%s (-want +got):\n%s", path, diff)
+	}
+}
+
+func TestDecodeReadsWhatEncodeWrote(t *testing.T) {
+	c, _ := container(t)
+	for _, change := range []func(*Container){
+		func(*Container) {},
+		func(c *Container) { c.Memory, c.CPUs = 0, 0 },
+		func(c *Container) { c.Hostname = "a" },
+	} {
+		c := c
+		change(&c)
+		text := Encode(c)
+		got, stale, err := Decode(text)
+		if err != nil || stale {
+			t.Errorf("stale %v, %v", stale, err)
+		}
+		if diff := cmp.Diff(c.Spec, got); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+		for _, edit := range []string{"\nlxc.cap.drop =", "\nlxc.hook.start-host = /bin/true\n"} {
+			edited := bytes.Replace(text, []byte("\nlxc.autodev"), []byte(edit+"\nlxc.autodev"), 1)
+			if _, stale, _ := Decode(edited); !stale {
+				t.Errorf("edit %q is not seen", edit)
+			}
+		}
+		if _, stale, _ := Decode(bytes.Replace(text, []byte("# bladenet 1"), []byte("# bladenet 0"), 1)); !stale {
+			t.Error("another layout is not seen")
+		}
+	}
+}
+
+func TestDecodeBad(t *testing.T) {
+	for _, text := range []string{"x\nlxc.cgroup2.memory.max = lots\n", "x\nlxc.cgroup2.cpu.max = max 100000\n"} {
+		if _, _, err := Decode([]byte(text)); err == nil {
+			t.Errorf("%q: no error", text)
+		}
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	c, _ := container(f)
+	f.Add(Encode(c))
+	f.Add([]byte("# bladenet\nlxc.rootfs.path = overlay:a:b\nlxc.uts.name"))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		s, stale, err := Decode(text)
+		if err == nil && s.Driver != policy.DriverLXC {
+			t.Errorf("driver %q", s.Driver)
+		}
+		if err == nil && !stale && !bytes.HasPrefix(text, []byte("# bladenet ")) {
+			t.Errorf("a file without our first line counts as ours: %q", text)
+		}
+	})
+}
+
+func TestFirstError(t *testing.T) {
+	log := filepath.Join(t.TempDir(), "lxc.log")
+	text := `lxc www-1 20261120133452.637 WARN     cgfsng - ../src/lxc/cgroups/cgfsng.c:cgfsng_setup_limits:3232 - Invalid argument - Ignoring
+lxc www-1 20261120133452.700 ERROR    conf - ../src/lxc/conf.c:run_buffer:321 - Script exited with status 2
+lxc www-1 20261120133452.701 ERROR    start - ../src/lxc/start.c:lxc_init:844 - Failed to initialize
+`
+	if err := os.WriteFile(log, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := firstError(log); got != "Script exited with status 2" {
+		t.Errorf("got %q", got)
+	}
+	if got := firstError(filepath.Join(t.TempDir(), "none")); got != "" {
+		t.Errorf("got %q of no file", got)
+	}
+}
+
+func TestRunHelperLeavesOthersAlone(t *testing.T) {
+	for _, args := range [][]string{nil, {"plan"}, {helperVerb}, {"lxc", "a", "b"}, strings.Fields("lxc-start a b c")} {
+		if RunHelper(args) {
+			t.Errorf("%q was taken", args)
+		}
+	}
+}
