@@ -131,8 +131,36 @@ func (d *deriver) filterServices() []Service {
 		slices.Sort(names)
 		out = append(out, Service{
 			Name: s.Name, VIPs: sortedAddrs(s.VIPs), Ports: sortedPorts(s.Ports), Clients: slices.Clone(s.Clients),
-			Servers: slices.Compact(names), Pos: s.Pos,
+			Servers: slices.Compact(names), Checks: probes(s), Pos: s.Pos,
 		})
+	}
+	return out
+}
+
+// probes lists what directors probe at a service's real servers. A name server that also serves TCP is asked again there when
+// an answer is cut short; a program is taken to speak the protocols in which the service has its port.
+func probes(s *ServiceEntry) []PortRange {
+	if s.Check == nil {
+		return nil
+	}
+	port := s.Check.Port
+	served := func(proto Protocol) bool {
+		return slices.ContainsFunc(s.Ports, func(r PortRange) bool { return r.Protocol == proto && r.First <= port && port <= r.Last })
+	}
+	tcp, udp := true, false
+	switch s.Check.Kind {
+	case "dns":
+		tcp, udp = served(TCP), true
+	case "script":
+		udp = served(UDP)
+		tcp = served(TCP) || !udp
+	}
+	var out []PortRange
+	if tcp {
+		out = append(out, PortRange{Protocol: TCP, First: port, Last: port})
+	}
+	if udp {
+		out = append(out, PortRange{Protocol: UDP, First: port, Last: port})
 	}
 	return out
 }
