@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -31,6 +32,7 @@ func (f *Fleet) Check() Diagnostics {
 type checker struct {
 	reporter
 	f     *Fleet
+	held  map[netip.Addr]holder // who has which address
 	hints int
 }
 

@@ -12,17 +12,15 @@ type holder struct {
 	pos  Pos
 }
 
-// holders lists the address of every router and guest with its place.
-func (c *checker) holders(report bool) map[netip.Addr]holder {
-	held := map[netip.Addr]holder{}
+// addresses gives every address of a router or guest its holder and reports one that has two.
+func (c *checker) addresses() {
+	c.held = make(map[netip.Addr]holder, len(c.f.index.addresses))
 	take := func(a at[netip.Addr], what string) {
-		if o, ok := held[a.V]; ok {
-			if report {
-				c.taken(a, what, o)
-			}
+		if o, ok := c.held[a.V]; ok {
+			c.taken(a, what, o)
 			return
 		}
-		held[a.V] = holder{what, a.Pos}
+		c.held[a.V] = holder{what, a.Pos}
 	}
 	for i := range c.f.Networks {
 		n := &c.f.Networks[i]
@@ -37,7 +35,6 @@ func (c *checker) holders(report bool) map[netip.Addr]holder {
 			}
 		}
 	}
-	return held
 }
 
 func (c *checker) taken(a at[netip.Addr], what string, o holder) {
@@ -53,11 +50,6 @@ func owned(what string) string {
 		return what
 	}
 	return "that of " + what
-}
-
-// addresses finds addresses given twice, and addresses outside their network.
-func (c *checker) addresses() {
-	c.holders(true)
 }
 
 // attachment checks one interface of a guest: the network's role, its zone and site, and the addresses.

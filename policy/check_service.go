@@ -22,7 +22,7 @@ const (
 
 // vips checks every service's addresses against the address plan and against each other.
 func (c *checker) vips() {
-	subnets, held := c.subnetIndex(), c.holders(false)
+	subnets := c.subnetIndex()
 	for i := range c.f.Services {
 		s := &c.f.Services[i]
 		of := "service " + string(s.Name)
@@ -33,7 +33,7 @@ func (c *checker) vips() {
 				continue
 			}
 			seen[v.V] = v.Pos
-			c.vip(of, v, subnets, held)
+			c.vip(of, v, subnets)
 		}
 		if s.doc.VIPs != nil && len(s.doc.VIPs) == 0 {
 			c.errorf(s.Pos, "", "%s has an empty list of VIPs", of)
@@ -42,12 +42,12 @@ func (c *checker) vips() {
 	c.sharedVIPs()
 }
 
-func (c *checker) vip(of string, v at[netip.Addr], subnets subnetIndex, held map[netip.Addr]holder) {
+func (c *checker) vip(of string, v at[netip.Addr], subnets subnetIndex) {
 	if !unicast(v.V) {
 		c.errorf(v.Pos, "", "%s: %s is no address that users can reach", of, v.V)
 		return
 	}
-	if h, ok := held[v.V]; ok {
+	if h, ok := c.held[v.V]; ok {
 		c.clash(v.Pos, h.pos, h.what, "a VIP lies outside every network and is announced", "%s: VIP %s is already %s", of, v.V, owned(h.what))
 		return
 	}

@@ -158,7 +158,7 @@ func nearest(word string, candidates []string) string {
 	if len(word) > longestWord {
 		return ""
 	}
-	best, found := max(len(word)/3, 1)+1, ""
+	best, found := min(max(len(word)/3, 1), len(word)-1)+1, ""
 	for _, c := range candidates {
 		if d := distance(strings.ToLower(word), c, best); d < best {
 			best, found = d, c
