@@ -105,7 +105,7 @@ func denyChains(reasons []Reason) []Chain {
 			rule(Count{Counter: string(r)}),
 			rule(Hit{Field: InPort, Set: hitSet(r)}),
 			rule(Hit{Field: OutPort, Set: hitSet(r)}),
-			rule(Verdict{Kind: Drop}),
+			rule(Decide{Kind: Drop}),
 		}})
 	}
 	return out

@@ -106,7 +106,7 @@ func checkTable(t *testing.T, table Table) {
 					if s.Counter != "" {
 						need(c.Name, "#"+s.Counter)
 					}
-				case Verdict:
+				case Decide:
 					if s.Chain != "" {
 						need(c.Name, s.Chain)
 					}

@@ -207,7 +207,8 @@ func (c *compiler) fillFlows() {
 				continue
 			}
 			for _, director := range c.b.Peers {
-				if director.Role == policy.RoleDirector && director.Interface == "eth1" {
+				here := director.Blade == c.b.Name || server.Blade == c.b.Name // nobody else's checks pass this blade
+				if here && director.Role == policy.RoleDirector && director.Interface == "eth1" {
 					c.addFlows(director.Addresses, server.Addresses, s.Checks)
 				}
 			}

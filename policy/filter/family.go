@@ -68,13 +68,13 @@ func masked(f Field, mask, value []byte) Match { return Match{Field: f, Mask: ma
 func in(set string, fields ...Field) Lookup    { return Lookup{Set: set, Fields: fields} }
 func notIn(set string, fields ...Field) Lookup { return Lookup{Set: set, Fields: fields, Not: true} }
 
-func deny(r Reason) Verdict       { return Verdict{Kind: Goto, Chain: denyChain(r)} }
-func jump(chain string) Verdict   { return Verdict{Kind: Jump, Chain: chain} }
-func follow(chain string) Verdict { return Verdict{Kind: Goto, Chain: chain} }
+func deny(r Reason) Decide       { return Decide{Kind: Goto, Chain: denyChain(r)} }
+func jump(chain string) Decide   { return Decide{Kind: Jump, Chain: chain} }
+func follow(chain string) Decide { return Decide{Kind: Goto, Chain: chain} }
 
 // accept and done end a chain: the first for good, the second as far as this hook is concerned.
-func accept() Verdict { return Verdict{Kind: Accept} }
-func done() Verdict   { return Verdict{Kind: Return} }
+func accept() Decide { return Decide{Kind: Accept} }
+func done() Decide   { return Decide{Kind: Return} }
 
 // The bits of nft's ct_state (include/uapi/linux/netfilter/nf_conntrack_common.h: 1 << (state % 3 + 1), invalid and untracked aside).
 const (

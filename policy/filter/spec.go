@@ -75,7 +75,7 @@ type Rule struct {
 	Statements []Statement
 }
 
-// Statement is one of Match, Lookup, Dispatch, Count, Hit, Limit, Notrack and Verdict.
+// Statement is one of Match, Lookup, Dispatch, Count, Hit, Limit, Notrack and Decide.
 type Statement interface{ statement() }
 
 // Match compares a field, after Mask when it is set, with Value. All are the field's width. For connection states Value is a
@@ -120,8 +120,8 @@ type Limit struct {
 // Notrack keeps the packet away from conntrack.
 type Notrack struct{}
 
-// Verdict ends the chain, or goes to another.
-type Verdict struct {
+// Decide ends the chain, or goes to another.
+type Decide struct {
 	Kind  VerdictKind
 	Chain string
 }
@@ -145,4 +145,4 @@ func (Count) statement()    {}
 func (Hit) statement()      {}
 func (Limit) statement()    {}
 func (Notrack) statement()  {}
-func (Verdict) statement()  {}
+func (Decide) statement()   {}

@@ -240,7 +240,7 @@ func statementText(s Statement) string {
 		return fmt.Sprintf("limit rate %d/second burst %d packets", s.PerSecond, s.Burst)
 	case Notrack:
 		return "notrack"
-	case Verdict:
+	case Decide:
 		return strings.TrimSpace(string(s.Kind) + " " + s.Chain)
 	}
 	panic(fmt.Sprintf("filter: unknown statement %T", s))

@@ -18,9 +18,11 @@ func (k *Kernel) VIPConntrack(ctx context.Context, vips []netip.Addr) (int, erro
 	for _, v := range vips {
 		wanted[v] = true
 	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	total := 0
 	for _, f := range []netlink.InetFamily{unix.AF_INET, unix.AF_INET6} {
-		flows, err := conntrack(ctx, f)
+		flows, err := k.conntrack(ctx, f)
 		if err != nil {
 			return 0, fmt.Errorf("list conntrack entries: %w", err)
 		}
@@ -38,9 +40,9 @@ func (k *Kernel) VIPConntrack(ctx context.Context, vips []netip.Addr) (int, erro
 }
 
 // conntrack dumps one family's entries again while dumps are interrupted.
-func conntrack(ctx context.Context, f netlink.InetFamily) ([]*netlink.ConntrackFlow, error) {
+func (k *Kernel) conntrack(ctx context.Context, f netlink.InetFamily) ([]*netlink.ConntrackFlow, error) {
 	for range observeAttempts {
-		flows, err := netlink.ConntrackTableList(netlink.ConntrackTable, f)
+		flows, err := k.tracked.ConntrackTableList(netlink.ConntrackTable, f)
 		if !errors.Is(err, netlink.ErrDumpInterrupted) {
 			return flows, err
 		}

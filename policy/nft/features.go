@@ -26,7 +26,7 @@ type feature struct {
 func statements(s ...filter.Statement) filter.Rule { return filter.Rule{Statements: s} }
 
 func features() []feature {
-	accept := filter.Verdict{Kind: filter.Accept}
+	accept := filter.Decide{Kind: filter.Accept}
 	name := make([]byte, 16)
 	copy(name, "none")
 	established := filter.Match{Field: filter.ConnState, Value: []byte{2, 0, 0, 0}}

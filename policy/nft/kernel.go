@@ -2,21 +2,66 @@ package nft
 
 import (
 	"fmt"
+	"runtime"
 	"sync"
 
 	"github.com/google/nftables"
-	"github.com/mdlayher/netlink"
+	mdl "github.com/mdlayher/netlink"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // Kernel is the nftables of the network namespace in which it was opened. Its connections last; it is safe for concurrent use.
 type Kernel struct {
-	mu   sync.Mutex
-	read *nftables.Conn // dumps
-	send *socket        // batches
+	mu        sync.Mutex
+	read      *nftables.Conn  // dumps
+	send      *socket         // batches
+	tracked   *netlink.Handle // conntrack
+	namespace string
 }
 
-// Open connects to the nftables of the calling thread's network namespace. It needs CAP_NET_ADMIN.
-func Open() (*Kernel, error) {
+// NewKernel connects to the nftables of a network namespace, given by the path of its file (/run/netns/NAME); with no path, of
+// the calling thread's. It needs CAP_NET_ADMIN there.
+func NewKernel(namespace string) (*Kernel, error) {
+	var k *Kernel
+	err := within(namespace, func() (err error) {
+		k, err = connect()
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	k.namespace = namespace
+	return k, nil
+}
+
+// within calls do in a network namespace. Sockets stay in the namespace in which they were opened.
+func within(namespace string, do func() error) error {
+	if namespace == "" {
+		return do()
+	}
+	done := make(chan error, 1)
+	go func() {
+		// Never unlocked: a thread that has changed its namespace is thrown away with the goroutine.
+		runtime.LockOSThread()
+		done <- enter(namespace, do)
+	}()
+	return <-done
+}
+
+func enter(namespace string, do func() error) error {
+	fd, err := unix.Open(namespace, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open network namespace %s: %w", namespace, err)
+	}
+	defer unix.Close(fd)
+	if err := unix.Setns(fd, unix.CLONE_NEWNET); err != nil {
+		return fmt.Errorf("enter network namespace %s: %w", namespace, err)
+	}
+	return do()
+}
+
+func connect() (*Kernel, error) {
 	read, err := nftables.New(nftables.AsLasting(), nftables.WithSockOptions(forceBuffers))
 	if err != nil {
 		return nil, fmt.Errorf("open nftables: %w", err)
@@ -26,7 +71,13 @@ func Open() (*Kernel, error) {
 		_ = read.CloseLasting()
 		return nil, err
 	}
-	return &Kernel{read: read, send: send}, nil
+	tracked, err := netlink.NewHandle(unix.NETLINK_NETFILTER)
+	if err != nil {
+		send.close()
+		_ = read.CloseLasting()
+		return nil, fmt.Errorf("open conntrack: %w", err)
+	}
+	return &Kernel{read: read, send: send, tracked: tracked}, nil
 }
 
 // Close ends the connections and changes nothing in the kernel.
@@ -34,7 +85,8 @@ func (k *Kernel) Close() error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.send.close()
+	k.tracked.Close()
 	return k.read.CloseLasting()
 }
 
-func forceBuffers(c *netlink.Conn) error { return c.SetReadBuffer(receiveBuffer) }
+func forceBuffers(c *mdl.Conn) error { return c.SetReadBuffer(receiveBuffer) }

@@ -45,7 +45,7 @@ func namespace(t testing.TB) {
 
 func open(t testing.TB) *Kernel {
 	t.Helper()
-	k, err := Open()
+	k, err := NewKernel("")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -169,7 +169,7 @@ func TestListingsCanDisagree(t *testing.T) {
 			r := filter.Compile(b)
 			chains := r.Tables[0].Chains
 			i := slices.IndexFunc(chains, func(c filter.Chain) bool { return c.Name == "deny-spoof-mac" })
-			chains[i].Rules[len(chains[i].Rules)-1].Statements[0] = filter.Verdict{Kind: filter.Accept}
+			chains[i].Rules[len(chains[i].Rules)-1].Statements[0] = filter.Decide{Kind: filter.Accept}
 			return r
 		},
 	} {

@@ -43,7 +43,7 @@ func lowerStatement(s filter.Statement) []expr.Any {
 		}}
 	case filter.Notrack:
 		return []expr.Any{&expr.Notrack{}}
-	case filter.Verdict:
+	case filter.Decide:
 		return []expr.Any{&expr.Verdict{Kind: expr.VerdictKind(int32(verdictCode(s.Kind))), Chain: s.Chain}}
 	}
 	panic("nft: unknown statement")

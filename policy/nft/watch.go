@@ -16,19 +16,15 @@ import (
 // Watch calls wake whenever somebody changes our tables, this Kernel's own batches aside, until the context ends. What an
 // event says is not trusted: it only wakes. Lost events wake as well.
 func (k *Kernel) Watch(ctx context.Context, wake func()) error {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_NETFILTER)
+	var file *os.File
+	err := within(k.namespace, func() (err error) {
+		file, err = listen()
+		return err
+	})
 	if err != nil {
-		return fmt.Errorf("watch nftables: open socket: %w", err)
+		return fmt.Errorf("watch nftables: %w", err)
 	}
-	// The runtime's poller waits, so that the end of the context can wake a read.
-	file := os.NewFile(uintptr(fd), "nftables events")
 	defer file.Close()
-	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer); err != nil {
-		return fmt.Errorf("watch nftables: enlarge buffer: %w", err)
-	}
-	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: 1 << (unix.NFNLGRP_NFTABLES - 1)}); err != nil {
-		return fmt.Errorf("watch nftables: bind socket: %w", err)
-	}
 	own, err := k.send.port()
 	if err != nil {
 		return fmt.Errorf("watch nftables: %w", err)
@@ -36,6 +32,25 @@ func (k *Kernel) Watch(ctx context.Context, wake func()) error {
 	stop := context.AfterFunc(ctx, func() { _ = file.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
 	return watch(ctx, file, own, wake)
+}
+
+// listen joins the group of nftables events.
+func listen() (*os.File, error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_NETFILTER)
+	if err != nil {
+		return nil, fmt.Errorf("open socket: %w", err)
+	}
+	// The runtime's poller waits, so that the end of the context can wake a read.
+	file := os.NewFile(uintptr(fd), "nftables events")
+	err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer)
+	if err == nil {
+		err = unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: 1 << (unix.NFNLGRP_NFTABLES - 1)})
+	}
+	if err != nil {
+		file.Close()
+		return nil, fmt.Errorf("join nftables events: %w", err)
+	}
+	return file, nil
 }
 
 func watch(ctx context.Context, file *os.File, own uint32, wake func()) error {
