@@ -14,7 +14,7 @@ import (
 )
 
 // newNamespace makes a network namespace that lives as long as the test and returns its path.
-func newNamespace(t *testing.T) string {
+func newNamespace(t testing.TB) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "ns")
 	if err := os.WriteFile(path, nil, 0o444); err != nil {
@@ -34,7 +34,7 @@ func newNamespace(t *testing.T) string {
 }
 
 // newKernel returns a Kernel in a namespace of its own with its own folder of guests' namespaces.
-func newKernel(t *testing.T) *Kernel {
+func newKernel(t testing.TB) *Kernel {
 	t.Helper()
 	k := NewKernel(Options{Namespace: newNamespace(t), Namespaces: filepath.Join(t.TempDir(), "netns")})
 	t.Cleanup(func() {
@@ -48,7 +48,7 @@ func newKernel(t *testing.T) *Kernel {
 }
 
 // raw sends one rtnetlink request in the Kernel's namespace: how tests do what a stranger would.
-func raw(t *testing.T, k *Kernel, kind, flags int, data ...nl.NetlinkRequestData) {
+func raw(t testing.TB, k *Kernel, kind, flags int, data ...nl.NetlinkRequestData) {
 	t.Helper()
 	h, err := openSocket(k.namespace)
 	if err != nil {
@@ -61,7 +61,7 @@ func raw(t *testing.T, k *Kernel, kind, flags int, data ...nl.NetlinkRequestData
 }
 
 // addForeign makes a link of a kind as somebody else would.
-func addForeign(t *testing.T, k *Kernel, name, kind string, attrs ...nl.NetlinkRequestData) {
+func addForeign(t testing.TB, k *Kernel, name, kind string, attrs ...nl.NetlinkRequestData) {
 	t.Helper()
 	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
 	info.AddRtAttr(unix.IFLA_INFO_KIND, nl.NonZeroTerminated(kind))
@@ -69,7 +69,7 @@ func addForeign(t *testing.T, k *Kernel, name, kind string, attrs ...nl.NetlinkR
 	raw(t, k, unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, data...)
 }
 
-func observe(t *testing.T, k *Kernel) State {
+func observe(t testing.TB, k *Kernel) State {
 	t.Helper()
 	s, err := k.Observe(context.Background())
 	if err != nil {
@@ -93,7 +93,7 @@ func converge(ctx context.Context, k *Kernel, want Spec) error {
 	return nil
 }
 
-func mustConverge(t *testing.T, k *Kernel, want Spec) {
+func mustConverge(t testing.TB, k *Kernel, want Spec) {
 	t.Helper()
 	if err := converge(context.Background(), k, want); err != nil {
 		t.Fatalf("converge: %v", err)

@@ -150,20 +150,21 @@ func TestDecodeShort(t *testing.T) {
 
 // TestJoin pairs ends of veths by both indexes: indexes of different namespaces mean different links.
 func TestJoin(t *testing.T) {
-	links := named([]Link{
-		{Name: "a.0", Index: 10, Kind: KindVeth, link: 2},
-		{Name: "b.0", Index: 11, Kind: KindVeth, link: 2},
-		{Name: "eno1", Index: 2},
-	})
 	mac := policy.MAC{2, 0, 0, 0, 0, 1}
-	join(links, "b", []Link{{Name: "lo", Index: 1}, {Name: "eth0", Index: 2, Kind: KindVeth, MAC: mac, MTU: 1500, link: 11}})
+	host := Link{Name: "b.0", Index: 11, Kind: KindVeth, link: 2}
+	end := Link{Name: "eth0", Index: 2, Kind: KindVeth, MAC: mac, MTU: 1500, link: 11}
 	want := End{Guest: "b", Name: "eth0", Index: 2, MAC: mac, MTU: 1500}
-	if got := links["b.0"].Inside; got != want {
-		t.Errorf("b.0 leads to %+v, want %+v", got, want)
+	if got := join(host, "b", []Link{end}).Inside; got != want {
+		t.Errorf("leads to %+v, want %+v", got, want)
 	}
-	for _, name := range []string{"a.0", "eno1"} {
-		if got := links[name].Inside; got != (End{}) {
-			t.Errorf("%s leads to %+v", name, got)
+	for name, in := range map[string]Link{
+		"another's end":   {Index: 2, Kind: KindVeth, link: 10},
+		"another link":    {Index: 3, Kind: KindVeth, link: 11},
+		"no veth at all":  {Index: 2, Kind: "dummy", link: 11},
+		"no link at all?": {},
+	} {
+		if got := join(host, "b", []Link{in}).Inside; got != (End{}) {
+			t.Errorf("%s: leads to %+v", name, got)
 		}
 	}
 }

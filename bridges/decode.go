@@ -196,21 +196,15 @@ func named(links []Link) map[string]Link {
 	return out
 }
 
-// join tells each veth of its other end, if that lies in the namespace of the guest whose links are given. Both ends must name the other's
-// index: an index alone means nothing in another namespace.
-func join(links map[string]Link, guest policy.GuestName, inside []Link) {
-	byIndex := make(map[int]Link, len(inside))
+// join tells a veth of its other end, if that is among the links of its guest's namespace. Both ends must name the other's index: an index
+// alone means nothing in another namespace.
+func join(l Link, guest policy.GuestName, inside []Link) Link {
 	for _, in := range inside {
-		byIndex[in.Index] = in
-	}
-	for name, l := range links {
-		in, ok := byIndex[l.link]
-		if l.Kind != KindVeth || !ok || in.Kind != KindVeth || in.link != l.Index {
-			continue
+		if in.Kind == KindVeth && in.Index == l.link && in.link == l.Index {
+			l.Inside = End{Guest: guest, Name: in.Name, Index: in.Index, MAC: in.MAC, MTU: in.MTU}
 		}
-		l.Inside = End{Guest: guest, Name: in.Name, Index: in.Index, MAC: in.MAC, MTU: in.MTU}
-		links[name] = l
 	}
+	return l
 }
 
 func number(b []byte) uint32 {

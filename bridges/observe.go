@@ -36,7 +36,7 @@ func (k *Kernel) Observe(ctx context.Context) (State, error) {
 		if !ns.Ready {
 			continue
 		}
-		inside, err := k.dumpInside(ctx, guest)
+		err := k.observeInside(state.Links, guest)
 		if errors.Is(err, fs.ErrNotExist) {
 			delete(guests, guest)
 			continue
@@ -44,18 +44,36 @@ func (k *Kernel) Observe(ctx context.Context) (State, error) {
 		if err != nil {
 			return State{}, fmt.Errorf("observe links in the namespace of %s: %w", guest, err)
 		}
-		join(state.Links, guest, inside)
 	}
 	return state, nil
 }
 
-func (k *Kernel) dumpInside(ctx context.Context, guest policy.GuestName) ([]Link, error) {
+// observeInside tells the veths of a guest of their ends in its namespace. It asks for these ends alone: root in the guest may have made any
+// number of links there.
+func (k *Kernel) observeInside(links map[string]Link, guest policy.GuestName) error {
 	h, err := openSocket(k.path(string(guest)))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer h.Socket.Close()
-	return dump(ctx, h)
+	for name, l := range links {
+		if l.Kind != KindVeth || guestOf(l) != guest {
+			continue
+		}
+		messages, err := request(h, unix.RTM_GETLINK, 0, header(l.link))
+		if errors.Is(err, unix.ENODEV) || errors.Is(err, unix.EINVAL) {
+			continue // EINVAL: the other end is gone, and its index 0
+		}
+		if err != nil {
+			return err
+		}
+		inside, err := decodeLinks(messages)
+		if err != nil {
+			return err
+		}
+		links[name] = join(l, guest, inside)
+	}
+	return nil
 }
 
 func (k *Kernel) observeNamespaces() (map[policy.GuestName]Namespaced, error) {

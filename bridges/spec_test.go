@@ -1,6 +1,7 @@
 package bridges
 
 import (
+	"bytes"
 	"slices"
 	"testing"
 
@@ -82,4 +83,13 @@ func TestOurs(t *testing.T) {
 			t.Errorf("ours(%+v) is %v", c.link, got)
 		}
 	}
+}
+
+// TestRender compares the lines of a small blade with a golden file.
+func TestRender(t *testing.T) {
+	var b bytes.Buffer
+	if err := Render(&b, vlanSpec()); err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "links.ip", b.String())
 }

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -33,6 +34,21 @@ func Apply(ctx context.Context, ns string, steps []Step) error {
 		defer h.Close()
 		return applySteps(ctx, h, steps)
 	})
+}
+
+// requestTimeout bounds the wait for one answer of the kernel.
+const requestTimeout = 10 * time.Second
+
+func openHandle() (*netlink.Handle, error) {
+	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("open rtnetlink socket: %w", err)
+	}
+	if err := h.SetSocketTimeout(requestTimeout); err != nil {
+		h.Close()
+		return nil, fmt.Errorf("open rtnetlink socket: %w", err)
+	}
+	return h, nil
 }
 
 func applySteps(ctx context.Context, h *netlink.Handle, steps []Step) error {

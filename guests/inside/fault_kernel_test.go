@@ -309,3 +309,36 @@ func TestErrors(t *testing.T) {
 		t.Errorf("left to do:\n%s", render(t, left))
 	}
 }
+
+// TestCrowd demands that what root in a guest piles up is an error, and not the host's memory.
+func TestCrowd(t *testing.T) {
+	ns := newNamespace(t)
+	addVeth(t, ns, "eth0", mac0)
+	do(t, ns, func(h *netlink.Handle) error {
+		lo := link(h, "lo")
+		for i := range mostEntries + 1 {
+			a := netip.AddrFrom4([4]byte{10, 200, byte(i >> 8), byte(i)})
+			if err := h.AddrAdd(lo, &netlink.Addr{IPNet: encodePrefix(netip.PrefixFrom(a, 32)), Broadcast: net.IPv4zero}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if _, err := Observe(context.Background(), ns, realServer()); !errors.Is(err, errTooMany) {
+		t.Errorf("error is %v, want that there are too many", err)
+	}
+}
+
+// BenchmarkObserve measures one look into a guest that is as wanted, which each pass of the agent takes.
+func BenchmarkObserve(b *testing.B) {
+	ns := newNamespace(b)
+	addVeth(b, ns, "eth0", mac0)
+	addVeth(b, ns, "eth1", mac1)
+	want := realServer()
+	mustConverge(b, ns, want)
+	for b.Loop() {
+		if have, err := Observe(context.Background(), ns, want); err != nil || len(Plan(want, have)) > 0 {
+			b.Fatal(err)
+		}
+	}
+}

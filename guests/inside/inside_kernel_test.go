@@ -17,7 +17,7 @@ import (
 )
 
 // newNamespace makes a network namespace that lives as long as the test and returns its path.
-func newNamespace(t *testing.T) string {
+func newNamespace(t testing.TB) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "ns")
 	if err := os.WriteFile(path, nil, 0o444); err != nil {
@@ -40,7 +40,7 @@ func newNamespace(t *testing.T) string {
 }
 
 // addVeth makes a veth in the namespace, with its peer in the same one, as a stranger would name it.
-func addVeth(t *testing.T, ns, name string, mac policy.MAC) {
+func addVeth(t testing.TB, ns, name string, mac policy.MAC) {
 	t.Helper()
 	do(t, ns, func(h *netlink.Handle) error {
 		if err := h.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: name, HardwareAddr: mac[:]}, PeerName: "p" + name}); err != nil {
@@ -54,7 +54,7 @@ func addVeth(t *testing.T, ns, name string, mac policy.MAC) {
 	})
 }
 
-func do(t *testing.T, ns string, f func(h *netlink.Handle) error) {
+func do(t testing.TB, ns string, f func(h *netlink.Handle) error) {
 	t.Helper()
 	err := enter(ns, func() error {
 		h, err := openHandle()
@@ -69,7 +69,7 @@ func do(t *testing.T, ns string, f func(h *netlink.Handle) error) {
 	}
 }
 
-func observeIn(t *testing.T, ns string, want policy.Inside) State {
+func observeIn(t testing.TB, ns string, want policy.Inside) State {
 	t.Helper()
 	s, err := Observe(context.Background(), ns, want)
 	if err != nil {
@@ -79,7 +79,7 @@ func observeIn(t *testing.T, ns string, want policy.Inside) State {
 }
 
 // mustConverge applies one plan and fails unless that was all.
-func mustConverge(t *testing.T, ns string, want policy.Inside) {
+func mustConverge(t testing.TB, ns string, want policy.Inside) {
 	t.Helper()
 	steps := Plan(want, observeIn(t, ns, want))
 	if err := Apply(context.Background(), ns, steps); err != nil {

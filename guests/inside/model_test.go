@@ -18,7 +18,7 @@ var errModel = errors.New("the model was told to fail")
 
 // newModel returns a fresh namespace: a loopback that is down, and the interfaces.
 func newModel(links ...Link) *model {
-	m := &model{State{Links: []Link{{Index: 1, Name: "lo", Kind: "device"}}, Sysctls: map[string]string{}}}
+	m := &model{State{Links: []Link{{Index: 1, Name: "lo"}}, Sysctls: map[string]string{}}}
 	for _, l := range links {
 		l.Index = len(m.Links) + 1
 		m.Links = append(m.Links, l)

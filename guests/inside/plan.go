@@ -55,7 +55,7 @@ func (p *planner) match() {
 	for _, i := range p.want.Interfaces {
 		best, found := Link{}, false
 		for _, l := range p.have.Links {
-			if taken[l.Index] || l.MAC != i.MAC || i.MAC == (policy.MAC{}) || l.Kind != "device" && l.Kind != "veth" {
+			if taken[l.Index] || l.MAC != i.MAC || i.MAC == (policy.MAC{}) || l.Kind != "" && l.Kind != "veth" {
 				continue
 			}
 			if !found || l.Name == i.Name {
@@ -86,7 +86,7 @@ func (p *planner) planNames() {
 		}
 		if l, _ := p.have.link(index); l.Name != i.Name {
 			p.renamed[i.Name] = true
-			final = append(final, p.step(plan.Update, "interface "+i.Name, []string{"name " + l.Name + " -> " + i.Name}, rename{index: index, name: i.Name}))
+			final = append(final, p.step(plan.Update, "interface "+i.Name, []string{"name " + shown(l.Name) + " -> " + i.Name}, rename{index: index, name: i.Name}))
 		}
 	}
 	for _, i := range p.want.Interfaces {
@@ -103,13 +103,27 @@ func (p *planner) names() string {
 	var out []string
 	for _, l := range p.have.Links {
 		if l.Name != loopback {
-			out = append(out, l.Name)
+			out = append(out, shown(l.Name))
 		}
 	}
 	if len(out) == 0 {
 		return "none"
 	}
+	if len(out) > maxListed {
+		out = append(out[:maxListed], fmt.Sprintf("and %d more", len(out)-maxListed))
+	}
 	return strings.Join(out, " ")
+}
+
+// maxListed bounds the links that a reason lists.
+const maxListed = 12
+
+// shown is a link's name for people. Root in a guest chooses names, and a terminal must not obey them.
+func shown(name string) string {
+	if quoted := strconv.QuoteToASCII(name); quoted != `"`+name+`"` {
+		return quoted
+	}
+	return name
 }
 
 func (p *planner) planSysctls() {
@@ -474,7 +488,7 @@ func (p *planner) via(r Route) string {
 		}
 	}
 	if l, ok := p.have.link(r.Link); ok && name == "" {
-		name = l.Name
+		name = shown(l.Name)
 	}
 	out := "dev " + name
 	if r.Via.IsValid() {

@@ -62,7 +62,7 @@ func ethernets() []Link {
 	return []Link{{Name: "eth0", Kind: "veth", MAC: mac0}, {Name: "eth1", Kind: "veth", MAC: mac1}}
 }
 
-func render(t *testing.T, steps []Step) string {
+func render(t testing.TB, steps []Step) string {
 	t.Helper()
 	var plain []plan.Step
 	for _, s := range steps {
@@ -99,11 +99,11 @@ func TestPlanText(t *testing.T) {
 	}{
 		{name: "fresh", want: realServer(), have: newModel(ethernets()...)},
 		{name: "nothing-to-do", want: realServer()},
-		{name: "other-order", want: realServer(), have: newModel(Link{Name: "eth0", Kind: "device", MAC: mac1, Up: true}, Link{Name: "eth1", Kind: "device", MAC: mac0})},
-		{name: "other-names", want: realServer(), have: newModel(Link{Name: "enp1s0", Kind: "device", MAC: mac0, Up: true},
-			Link{Name: "vlan7", Kind: "vlan", MAC: mac1}, Link{Name: "enp2s0", Kind: "device", MAC: mac1, Up: true}, Link{Name: "eth1", Kind: "dummy"})},
+		{name: "other-order", want: realServer(), have: newModel(Link{Name: "eth0", MAC: mac1, Up: true}, Link{Name: "eth1", MAC: mac0})},
+		{name: "other-names", want: realServer(), have: newModel(Link{Name: "enp1s0", MAC: mac0, Up: true},
+			Link{Name: "vlan7", Kind: "vlan", MAC: mac1}, Link{Name: "enp2s0", MAC: mac1, Up: true}, Link{Name: "eth1", Kind: "dummy"})},
 		{name: "by-name", want: realServer(), have: newModel(Link{Name: "eth0", Kind: "veth", MAC: policy.MAC{2, 6}}, Link{Name: "eth1", Kind: "veth", MAC: mac1})},
-		{name: "no-eth1", want: realServer(), have: newModel(Link{Name: "eth0", Kind: "veth", MAC: mac0}, Link{Name: "tunl0", Kind: "ipip"})},
+		{name: "no-eth1", want: realServer(), have: newModel(Link{Name: "eth0", Kind: "veth", MAC: mac0}, Link{Name: "tunl0", Kind: "ipip"}, Link{Name: "\x1b[2J", Kind: "dummy"})},
 		{name: "vips-withdrawn", want: other(func(want *policy.Inside) { want.VIPs = nil })},
 		{name: "foreign-addresses", want: realServer(), spoil: func(m *model) {
 			m.Addresses = append(m.Addresses,
@@ -301,6 +301,16 @@ func checkSettled(t *testing.T, want policy.Inside, have State) {
 	}
 	if routes != len(want.Routes) {
 		t.Errorf("%d routes, want %d", routes, len(want.Routes))
+	}
+}
+
+// TestFresh demands that a plan for a guest to come is, but for the old values of its sysctls, the plan for the one that was just made.
+func TestFresh(t *testing.T) {
+	want := realServer()
+	have := Fresh(want)
+	have.Sysctls = newModel(ethernets()...).clone(want).Sysctls
+	if diff := cmp.Diff(render(t, Plan(want, newModel(ethernets()...).clone(want))), render(t, Plan(want, have))); diff != "" {
+		t.Errorf("plans (-made +to come):\n%s", diff)
 	}
 }
 

@@ -16,7 +16,7 @@ const loopback = "lo"
 type State struct {
 	Links     []Link            `json:"links"`     // sorted by index
 	Addresses []Address         `json:"addresses"` // in the kernel's order
-	Routes    []Route           `json:"routes"`    // unicast routes of the main table
+	Routes    []Route           `json:"routes"`    // unicast routes of the main table that are ours or where a wanted one belongs
 	Sysctls   map[string]string `json:"sysctls"`   // the wanted keys that exist
 }
 
@@ -24,7 +24,7 @@ type State struct {
 type Link struct {
 	Index int        `json:"index"`
 	Name  string     `json:"name"`
-	Kind  string     `json:"kind"` // device for hardware and virtio, veth, or another kind of rtnetlink
+	Kind  string     `json:"kind"` // as rtnetlink names it: veth, vlan, ...; empty for hardware and virtio
 	MAC   policy.MAC `json:"mac"`
 	Up    bool       `json:"up"`
 }
@@ -55,6 +55,16 @@ const protocolStatic = 4
 
 // metric6 is what the kernel makes of metric 0 for IPv6 (IP6_RT_PRIO_USER of linux/ipv6_route.h).
 const metric6 = 1024
+
+// Fresh is the state of a namespace that was just made for a guest, with its interfaces and nothing else: what a plan compares with before
+// there is anything to observe.
+func Fresh(want policy.Inside) State {
+	s := State{Links: []Link{{Index: 1, Name: loopback}}}
+	for i, w := range want.Interfaces {
+		s.Links = append(s.Links, Link{Index: i + 2, Name: w.Name, Kind: "veth", MAC: w.MAC})
+	}
+	return s
+}
 
 func (s State) link(index int) (Link, bool) {
 	for _, l := range s.Links {
