@@ -36,7 +36,7 @@ func (m *model) add(l Link) {
 
 // clone returns a State that later changes leave alone.
 func (m *model) clone() State {
-	return State{Links: maps.Clone(m.Links), Namespaces: maps.Clone(m.Namespaces)}
+	return State{Links: maps.Clone(m.Links), Namespaces: maps.Clone(m.Namespaces), Netfilter: m.Netfilter}
 }
 
 func (m *model) apply(steps []Step) error {

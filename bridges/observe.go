@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -32,6 +34,9 @@ func (k *Kernel) Observe(ctx context.Context) (State, error) {
 		return State{}, fmt.Errorf("observe links: %w", err)
 	}
 	state := State{Links: named(links), Namespaces: guests}
+	if state.Netfilter, err = k.observeNetfilter(); err != nil {
+		return State{}, fmt.Errorf("observe links: %w", err)
+	}
 	for guest, ns := range guests {
 		if !ns.Ready {
 			continue
@@ -93,4 +98,27 @@ func (k *Kernel) observeNamespaces() (map[policy.GuestName]Namespaced, error) {
 		out[policy.GuestName(e.Name())] = Namespaced{Ready: st.Type == nsfsMagic}
 	}
 	return out, nil
+}
+
+// observeNetfilter returns the settings of br_netfilter that are on. They hold for every bridge of the network namespace: a bridge's own
+// setting can only add to them (net/bridge/br_netfilter_hooks.c).
+func (k *Kernel) observeNetfilter() ([]string, error) {
+	var on []string
+	err := k.inThread(func() error {
+		for _, family := range []string{"arptables", "ip6tables", "iptables"} {
+			name := "bridge-nf-call-" + family
+			b, err := os.ReadFile(filepath.Join("/proc/sys/net/bridge", name))
+			if errors.Is(err, fs.ErrNotExist) {
+				continue // br_netfilter is not loaded
+			}
+			if err != nil {
+				return err
+			}
+			if strings.TrimSpace(string(b)) != "0" {
+				on = append(on, "net.bridge."+name)
+			}
+		}
+		return nil
+	})
+	return on, err
 }

@@ -43,7 +43,9 @@ func TestRenderIsTrue(t *testing.T) {
 			raw(t, k, unix.RTM_SETLINK, 0, header(l.Index), attribute32(unix.IFLA_GROUP, newborn))
 		}
 	}
-	steps := Plan(want, observe(t, k)).All()
+	have := observe(t, k)
+	have.Netfilter = nil // the machine's business
+	steps := Plan(want, have).All()
 	if len(steps) != 4 {
 		t.Errorf("%d steps, want one for each link", len(steps))
 	}
@@ -67,8 +69,9 @@ func BenchmarkObserve(b *testing.B) {
 	mustConverge(b, k, want)
 	for b.Loop() {
 		have, err := k.Observe(context.Background())
-		if err != nil || len(Plan(want, have).All()) > 0 {
+		if err != nil {
 			b.Fatal(err)
 		}
+		wantNothing(b, Plan(want, have))
 	}
 }

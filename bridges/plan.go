@@ -74,6 +74,7 @@ func Plan(want Spec, have State) Steps {
 		p.wanted[port.Name] = port.Kind
 	}
 	p.planTrunk()
+	p.planNetfilter()
 	for _, b := range want.Bridges {
 		p.planBridge(b)
 	}
@@ -128,6 +129,16 @@ func (p *planner) trunkMissing() string {
 	}
 	return fmt.Sprintf("trunk %s is not there: name the NIC that carries the VLANs in blades.<name>.trunk; links here: %s",
 		p.want.Trunk, strings.Join(here, " "))
+}
+
+// planNetfilter tells of a setting that is not ours to change, because it holds for the bridges of others too.
+func (p *planner) planNetfilter() {
+	if len(p.have.Netfilter) == 0 {
+		return
+	}
+	p.steps.Create = append(p.steps.Create, blockedStep("br_netfilter", "", fmt.Sprintf(
+		"it hands the guests' frames to the host's own IP filter and connection tracking, whatever a bridge says: sysctl -w %s=0",
+		strings.Join(p.have.Netfilter, "=0 "))))
 }
 
 // maxListed bounds the links that a reason lists.

@@ -128,6 +128,9 @@ func TestPlanText(t *testing.T) {
 				l.Bridge = BridgeState{STP: true, ForwardDelay: 1500, Snooping: true, VLANFiltering: true, CallIPTables: true}
 			})
 		}},
+		{name: "br-netfilter", want: all, spoil: func(m *model) {
+			m.Netfilter = []string{"net.bridge.bridge-nf-call-ip6tables", "net.bridge.bridge-nf-call-iptables"}
+		}},
 		{name: "trunk-mtu", want: all, spoil: func(m *model) { edit(m, "trunk0", func(l *Link) { l.MTU = 9000 }) }},
 		{name: "wrong-vlan", want: all, spoil: func(m *model) {
 			edit(m, "vlan120", func(l *Link) { l.VLAN.ID = 7 })

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -18,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/bladenet/bladenet/policy"
+	"github.com/bladenet/bladenet/policy/plan"
 )
 
 // nlUp is the header of a request that sets a link up by its name.
@@ -100,13 +102,33 @@ func TestRepair(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			k := settledKernel(t)
 			c.spoil(t, k, observe(t, k))
-			steps := Plan(portSpec(), observe(t, k))
-			if len(steps.All()) == 0 {
+			if !planned(portSpec(), observe(t, k)) {
 				t.Fatal("the damage is not seen")
 			}
 			mustConverge(t, k, portSpec())
 			checkSettled(t, portSpec(), observe(t, k))
 		})
+	}
+}
+
+// planned says whether anything is to be done.
+func planned(want Spec, have State) bool {
+	return slices.ContainsFunc(Plan(want, have).All(), func(s Step) bool { return s.Verb != plan.Blocked })
+}
+
+// TestNetfilter demands that br_netfilter is told of while it is on, and no longer when it is off. Kernels without it have nothing to tell.
+func TestNetfilter(t *testing.T) {
+	k := settledKernel(t)
+	const file = "/proc/sys/net/bridge/bridge-nf-call-iptables"
+	for _, value := range []string{"1", "0"} {
+		err := k.inThread(func() error { return os.WriteFile(file, []byte(value), 0o644) })
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			t.Fatal(err)
+		}
+		want := err == nil && value == "1"
+		if got := slices.Contains(observe(t, k).Netfilter, "net.bridge.bridge-nf-call-iptables"); got != want {
+			t.Errorf("set to %s (%v): told of is %v", value, err, got)
+		}
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 type State struct {
 	Links      map[string]Link                 `json:"links"` // by name
 	Namespaces map[policy.GuestName]Namespaced `json:"namespaces"`
+	Netfilter  []string                        `json:"netfilter,omitempty"` // sysctls that hand bridged frames to the host's own IP filter
 }
 
 // Namespaced says what lies under a guest's namespace path.

@@ -44,7 +44,7 @@ func TestVLAN(t *testing.T) {
 		}},
 	} {
 		c.spoil(observe(t, k))
-		if len(Plan(want, observe(t, k)).All()) == 0 {
+		if !planned(want, observe(t, k)) {
 			t.Errorf("%s: not seen", c.name)
 		}
 		mustConverge(t, k, want)
