@@ -1,5 +1,8 @@
 package lxc
 
+// #cgo pkg-config: lxc
+import "C"
+
 import (
 	"bufio"
 	"context"
@@ -11,47 +14,23 @@ import (
 	"syscall"
 	"time"
 
-	golxc "github.com/lxc/go-lxc"
-
 	"github.com/bladenet/bladenet/policy"
 )
 
-// helperVerb is the hidden first argument by which a program starts itself again to start one container.
+// helperVerb is the hidden first argument by which a program starts itself again to start one container. What runs then is in start.c,
+// and every program that links this package has it.
 const helperVerb = "lxc-start"
 
-// RunHelper does the short-lived half of Start and ends the process when args (os.Args[1:]) ask for it; otherwise it returns false at
-// once. A program that uses this package calls it before anything else in main: liblxc forks the container's monitor off the
-// calling process, and from a process of one purpose the monitor inherits no descriptors, signal handlers or timers of a daemon.
+// RunHelper is for the first line of main. In a helper's process start.c has done the work and ended it before main; where it could not, since
+// only glibc hands arguments to what runs before main, RunHelper ends the process with an error, or a second daemon would start.
+// It returns false for all other arguments (os.Args[1:]).
 func RunHelper(args []string) bool {
 	if len(args) != 3 || args[0] != helperVerb {
 		return false
 	}
-	if err := startHere(args[1], args[2]); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	os.Exit(0)
+	fmt.Fprintln(os.Stderr, "lxc-start: this program's C library gives constructors no arguments: build it with glibc")
+	os.Exit(1)
 	return true
-}
-
-func startHere(dir, name string) error {
-	syscall.Umask(0o022)
-	// The agent may be protected from the OOM killer; its guests must not be.
-	if err := os.WriteFile("/proc/self/oom_score_adj", []byte("0"), 0); err != nil {
-		return fmt.Errorf("reset oom score: %w", err)
-	}
-	c, err := golxc.NewContainer(name, dir)
-	if err != nil {
-		return fmt.Errorf("open: %w", err)
-	}
-	defer func() { _ = c.Release() }()
-	if err := c.WantDaemonize(true); err != nil {
-		return fmt.Errorf("daemonize: %w", err)
-	}
-	if err := c.WantCloseAllFds(true); err != nil {
-		return fmt.Errorf("close descriptors: %w", err)
-	}
-	return c.Start()
 }
 
 // spawn runs the helper for one container. The monitor that stays behind is in a session of its own and holds none of our descriptors.
@@ -61,7 +40,7 @@ func (d *Driver) spawn(ctx context.Context, name policy.GuestName) error {
 		return err
 	}
 	defer log.Close()
-	cmd := exec.CommandContext(ctx, d.helper[0], append(d.helper[1:len(d.helper):len(d.helper)], helperVerb, d.Dir, string(name))...)
+	cmd := exec.CommandContext(ctx, "/proc/self/exe", helperVerb, d.Dir, string(name)) // this program, even after its file was replaced
 	cmd.Args[0] = "bladed"
 	cmd.Dir = "/"
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
@@ -77,7 +56,8 @@ func (d *Driver) spawn(ctx context.Context, name policy.GuestName) error {
 	return nil
 }
 
-// firstError returns the first error of a liblxc log, without its time and place: later ones only follow from it.
+// firstError returns the first error of a start's log, without its time and place: later ones only follow from it. A line that is not
+// liblxc's is the helper's own.
 func firstError(file string) string {
 	f, err := os.Open(file)
 	if err != nil {
@@ -86,7 +66,11 @@ func firstError(file string) string {
 	defer f.Close()
 	lines := bufio.NewScanner(f)
 	for lines.Scan() {
-		if _, rest, ok := strings.Cut(lines.Text(), " ERROR "); ok {
+		line := lines.Text()
+		if !strings.HasPrefix(line, "lxc") {
+			return strings.TrimSpace(line)
+		}
+		if _, rest, ok := strings.Cut(line, " ERROR "); ok {
 			if _, text, ok := strings.Cut(rest, " - "); ok {
 				if _, message, ok := strings.Cut(text, " - "); ok {
 					return message

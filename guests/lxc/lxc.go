@@ -25,15 +25,12 @@ type Options struct {
 	Images    image.Store                   // base images
 	Namespace func(policy.GuestName) string // path of a guest's network namespace
 	AppArmor  string                        // profile of the containers; empty means unconfined
-	Helper    []string                      // program that calls RunHelper; empty means this one
 	Timeout   time.Duration                 // of a single exchange with a container's monitor; 0 means 20 s
 }
 
 // Driver is guests.Driver for containers.
 type Driver struct {
 	Options
-	helper []string
-
 	mu    sync.Mutex
 	watch *watcher // while Events runs
 }
@@ -48,11 +45,7 @@ func New(o Options) *Driver {
 	if o.Timeout == 0 {
 		o.Timeout = 20 * time.Second
 	}
-	d := &Driver{Options: o, helper: o.Helper}
-	if len(d.helper) == 0 {
-		d.helper = []string{"/proc/self/exe"} // the running program even after its file was replaced
-	}
-	return d
+	return &Driver{Options: o}
 }
 
 func (d *Driver) dir(name policy.GuestName) string { return filepath.Join(d.Dir, string(name)) }

@@ -1,0 +1,83 @@
+//go:build kernel
+
+package lxc
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/bladenet/bladenet/guests"
+)
+
+// How long a clone and its start take beside the plain tools that end in the same state. Rounds alternate, and the quickest of each counts: the
+// machine's other work only ever adds.
+func TestSpawnAgainstTheTools(t *testing.T) {
+	ctx := context.Background()
+	d := blade(t)
+	namespace(t, "peer-rs1")
+	spec := wanted(t, "peer-rs1")
+	plain, err := os.MkdirTemp("/var/tmp", "lxc-peer")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(plain)
+	img, err := d.Images.Get(spec.Image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// lxc-copy wants the original's name in the path of its files.
+	base := filepath.Join(plain, img.ID)
+	if err := os.Mkdir(base, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	config := "lxc.uts.name = base\nlxc.rootfs.path = dir:" + img.Rootfs() + "\nlxc.namespace.share.net = /run/netns/peer-rs1\n" +
+		"lxc.init.cmd = /usr/sbin/nginx\nlxc.signal.halt = SIGQUIT\nlxc.apparmor.profile = unconfined\nlxc.autodev = 1\nlxc.tty.max = 0\n" +
+		"lxc.mount.auto = proc:mixed sys:ro\nlxc.cgroup2.memory.max = 64M\nlxc.cgroup2.pids.max = 1024\n"
+	if err := os.WriteFile(filepath.Join(base, "config"), []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	tool := func(args ...string) {
+		t.Helper()
+		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %v: %s", args, err, out)
+		}
+	}
+	const rounds = 11
+	var ours, theirs []time.Duration
+	for range rounds {
+		began := time.Now()
+		if err := d.Create(ctx, spec); err != nil {
+			t.Fatal(err)
+		}
+		if err := d.Start(ctx, spec.Name); err != nil {
+			t.Fatal(err)
+		}
+		ours = append(ours, time.Since(began))
+		if o := observed(t, d, "peer-rs1"); o.Phase != guests.Running {
+			t.Fatalf("%+v", o)
+		}
+		if err := d.Stop(ctx, spec.Name, 0); err != nil {
+			t.Fatal(err)
+		}
+		if err := d.Destroy(ctx, spec.Name); err != nil {
+			t.Fatal(err)
+		}
+
+		began = time.Now()
+		tool("lxc-copy", "-P", plain, "-p", plain, "-n", img.ID, "-N", "copy", "-s", "-B", "overlay")
+		tool("lxc-start", "-P", plain, "-n", "copy")
+		theirs = append(theirs, time.Since(began))
+		tool("lxc-stop", "-P", plain, "-n", "copy", "-k")
+		tool("lxc-destroy", "-P", plain, "-n", "copy")
+	}
+	mine, peer := slices.Min(ours), slices.Min(theirs)
+	t.Logf("clone and start: ours %v, lxc-copy and lxc-start %v: %.2f", mine, peer, float64(mine)/float64(peer))
+	if mine > peer*13/10 {
+		t.Errorf("more than 1.3 times the plain tools: %v and %v", ours, theirs)
+	}
+}
