@@ -306,27 +306,15 @@ func (c *checker) nodes(s *ServiceEntry) {
 		c.warnf(s.Pos, "serves: {"+string(s.Name)+": {}} in a real server", "%s has no real server", of)
 		return
 	}
-	if s.Hysteresis >= s.Up {
-		c.errorf(q.Hysteresis.Pos, "hysteresis is less than up", "%s: with quorum %d and hysteresis %d it could never lose its quorum", of, s.Up, s.Hysteresis)
-		return
+	if q.Up.written() && s.Up > len(servers) {
+		c.errorf(q.Up.Pos, "", "%s: a quorum of %d needs more than its %s (%s)", of, s.Up, plural(len(servers), "real server"), serverNames(servers))
 	}
-	if need := s.Up + s.Hysteresis; need > len(servers) && (q.Up.written() || q.Hysteresis.written()) {
-		place := q.Up.Pos
-		if !q.Up.written() || s.Up <= len(servers) {
-			place = q.Hysteresis.Pos
-		}
-		c.errorf(place, "", "%s: quorum of %s needs more than its %s (%s)", of, quorumText(s), plural(len(servers), "real server"), serverNames(servers))
+	if q.Hysteresis.written() && s.Hysteresis >= s.Up && s.Hysteresis > 0 {
+		c.warnf(q.Hysteresis.Pos, "hysteresis is less than up", "%s: with a quorum of %d and a hysteresis of %d the quorum is lost with the last real server only", of, s.Up, s.Hysteresis)
 	}
 	if !slices.ContainsFunc(servers, func(g server) bool { return g.weight > 0 }) {
 		c.warnf(servers[0].pos, "", "%s: every real server has weight 0: it takes no connections", of)
 	}
-}
-
-func quorumText(s *ServiceEntry) string {
-	if s.Hysteresis == 0 {
-		return strconv.Itoa(s.Up)
-	}
-	return strconv.Itoa(s.Up) + " with hysteresis " + strconv.Itoa(s.Hysteresis)
 }
 
 func plural(n int, what string) string {

@@ -224,13 +224,27 @@ func (r *reporter) clash(pos, other Pos, otherMessage, hint, format string, args
 
 // done sorts the findings and gives them their source lines.
 func (r *reporter) done() Diagnostics {
-	ds := sortDiagnostics(r.list)
+	return r.sources.show(sortDiagnostics(r.list))
+}
+
+// show gives findings their source lines.
+func (s sources) show(ds Diagnostics) Diagnostics {
 	for i := range ds {
 		d := &ds[i]
-		d.Line, d.Caret = r.sources.line(d.Pos)
+		d.Line, d.Caret = s.line(d.Pos)
 		for j := range d.Other {
-			d.Other[j].Line, d.Other[j].Caret = r.sources.line(d.Other[j].Pos)
+			d.Other[j].Line, d.Other[j].Caret = s.line(d.Other[j].Pos)
 		}
 	}
 	return ds
+}
+
+// WithSource sorts findings that another package made of this fleet by place and gives them their source lines.
+func (f *Fleet) WithSource(ds Diagnostics) Diagnostics {
+	out := make(Diagnostics, len(ds))
+	for i, d := range ds {
+		d.Other = slices.Clone(d.Other)
+		out[i] = d
+	}
+	return f.sources.show(sortDiagnostics(out))
 }

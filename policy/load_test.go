@@ -124,6 +124,7 @@ func TestWarnings(t *testing.T) {
 		{"serves: {ldap: {}}", "serves: {}", "service ldap has no real server"},
 		{"serves: {ldap: {}}", "serves: {ldap: {weight: 0}}", "service ldap: every real server has weight 0: it takes no connections"},
 		{"mode: survive}", "mode: survive}\n    persistence: 5m", "service www: persistence is kept by each director for itself and does not survive one"},
+		{"up: 1, hysteresis: 0", "up: 1, hysteresis: 1", "service www: with a quorum of 1 and a hysteresis of 1 the quorum is lost with the last real server only"},
 		{", routers: [192.0.2.1, \"2001:db8:1::1\"]", ", routers: [192.0.2.1]", "network up-east has no router for IPv6: its guests get no default route in that family"},
 	}
 	for _, c := range cases {
@@ -152,5 +153,18 @@ func TestEveryMistakeAtOnce(t *testing.T) {
 	}
 	if diff := cmp.Diff([]string{"a.yaml:1:12", "b.yaml:2:13", "b.yaml:2:23", "c.yaml:2:14", "c.yaml:3:36"}, got); diff != "" {
 		t.Errorf("(-want +got):\n%s\n%s", diff, ds)
+	}
+}
+
+// TestWithSource: a finding of another package gets its line, and the order of its place.
+func TestWithSource(t *testing.T) {
+	f := nantes(t)
+	made := Diagnostics{
+		{Severity: SeverityError, Pos: f.Expectations[3].Pos, Message: "does not hold", Other: []Related{{Pos: f.Service("dns").Pos, Message: "decided here"}}},
+		{Severity: SeverityError, Pos: f.Expectations[1].Pos, Message: "does not hold"},
+	}
+	got := f.WithSource(made)
+	if !strings.Contains(got[0].Line, "2001:db8:c0::7") || !strings.Contains(got[1].Other[0].Line, "dns:") || got[1].Caret != 5 || made[0].Line != "" {
+		t.Errorf("%s", got)
 	}
 }

@@ -63,7 +63,7 @@ type networkDoc struct {
 	VLAN    at[VLANID]         `yaml:"vlan,required" doc:"802.1Q identifier. Two networks that meet at a site have different ones."`
 	Sites   []at[SiteName]     `yaml:"sites" doc:"Where the VLAN is carried." default:"every site"`
 	Subnets []at[netip.Prefix] `yaml:"subnets,required" doc:"IPv4 and IPv6 subnets. No subnet overlaps another, in the whole fleet."`
-	Routers []at[netip.Addr]   `yaml:"routers" doc:"Routers' addresses in the subnets. Required for uplink and return. The first of each family is the default route; all of them may speak as routers."`
+	Routers []at[netip.Addr]   `yaml:"routers" default:"none" doc:"Routers' addresses in the subnets. Required for uplink and return. The first of each family is the default route; all of them may speak as routers."`
 }
 
 type bladeDoc struct {
@@ -93,13 +93,13 @@ type balanceDoc struct {
 
 type quorumDoc struct {
 	Up         at[int] `yaml:"up" doc:"Real servers that must be up." default:"1" min:"1" max:"65535"`
-	Hysteresis at[int] `yaml:"hysteresis" doc:"A service that lost its quorum needs this many more to return; one that has it keeps it with this many less." default:"0" min:"0" max:"65535"`
+	Hysteresis at[int] `yaml:"hysteresis" doc:"A service that has its quorum keeps it with this many less, and never without any." default:"0" min:"0" max:"65535"`
 }
 
 type checkDoc struct {
 	TCP      *tcpCheckDoc      `yaml:"tcp" doc:"Opens a connection."`
 	HTTP     *httpCheckDoc     `yaml:"http" doc:"Asks for a page."`
-	HTTPS    *httpCheckDoc     `yaml:"https" doc:"Asks for a page over TLS. The certificate is not verified: the address is."`
+	HTTPS    *httpCheckDoc     `yaml:"https" doc:"Asks for a page over TLS. The certificate is not verified."`
 	DNS      *dnsCheckDoc      `yaml:"dns" doc:"Asks a question over UDP."`
 	Script   *scriptCheckDoc   `yaml:"script" doc:"Runs a program in the director: exit status 0 is up."`
 	Interval at[time.Duration] `yaml:"interval" doc:"From the start of one check to the start of the next." default:"2s"`
@@ -210,7 +210,7 @@ type expectDoc struct {
 	SourcePort at[portNumber] `yaml:"source-port" doc:"Source port." default:"an ephemeral one"`
 	Flags      at[TCPFlags]   `yaml:"flags" doc:"TCP flags: syn, or syn,ack." default:"the first packet of a new connection"`
 	Verdict    at[Verdict]    `yaml:"verdict,required" doc:"accept or drop, over every blade on the packet's way."`
-	Why        at[string]     `yaml:"why" doc:"Shown when the expectation does not hold."`
+	Why        at[string]     `yaml:"why" doc:"Shown when the expectation does not hold." default:"nothing"`
 	Pos        Pos            `yaml:"-"`
 }
 
