@@ -37,11 +37,17 @@ func (k *Kernel) Observe(ctx context.Context) (State, error) {
 	if state.Netfilter, err = k.observeNetfilter(); err != nil {
 		return State{}, fmt.Errorf("observe links: %w", err)
 	}
+	veths := map[policy.GuestName][]string{}
+	for name, l := range state.Links {
+		if l.Kind == KindVeth {
+			veths[guestOf(l)] = append(veths[guestOf(l)], name)
+		}
+	}
 	for guest, ns := range guests {
 		if !ns.Ready {
 			continue
 		}
-		err := k.observeInside(state.Links, guest)
+		err := k.observeInside(state.Links, guest, veths[guest])
 		if errors.Is(err, fs.ErrNotExist) {
 			delete(guests, guest)
 			continue
@@ -55,17 +61,14 @@ func (k *Kernel) Observe(ctx context.Context) (State, error) {
 
 // observeInside tells the veths of a guest of their ends in its namespace. It asks for these ends alone: root in the guest may have made any
 // number of links there.
-func (k *Kernel) observeInside(links map[string]Link, guest policy.GuestName) error {
+func (k *Kernel) observeInside(links map[string]Link, guest policy.GuestName, veths []string) error {
 	h, err := openSocket(k.path(string(guest)))
 	if err != nil {
 		return err
 	}
 	defer h.Socket.Close()
-	for name, l := range links {
-		if l.Kind != KindVeth || guestOf(l) != guest {
-			continue
-		}
-		messages, err := request(h, unix.RTM_GETLINK, 0, header(l.link))
+	for _, name := range veths {
+		messages, err := request(h, unix.RTM_GETLINK, 0, header(links[name].link))
 		if errors.Is(err, unix.ENODEV) || errors.Is(err, unix.EINVAL) {
 			continue // EINVAL: the other end is gone, and its index 0
 		}
@@ -76,7 +79,7 @@ func (k *Kernel) observeInside(links map[string]Link, guest policy.GuestName) er
 		if err != nil {
 			return err
 		}
-		links[name] = join(l, guest, inside)
+		links[name] = join(links[name], guest, inside)
 	}
 	return nil
 }

@@ -95,6 +95,9 @@ func TestPlanText(t *testing.T) {
 		{name: "no-trunk", want: all, have: func(*testing.T) *model {
 			return newModel(Link{Name: "lo"}, Link{Name: "eno1"}, Link{Name: "docker0", Kind: KindBridge}, Link{Name: "eno2"})
 		}},
+		{name: "trunk-by-alternative-name", want: without(func(s *Spec) { s.Ports, s.Namespaces = nil, nil }), have: func(*testing.T) *model {
+			return newModel(Link{Name: "eth7", AltNames: []string{"enp7s0", "trunk0"}, MTU: 1500, Up: true})
+		}},
 		{name: "no-trunk-any-more", want: all, spoil: func(m *model) { delete(m.Links, "trunk0"); delete(m.Links, "vlan120"); delete(m.Links, "vlan130") }},
 		{name: "foreign-bridge", want: all, have: func(*testing.T) *model {
 			return newModel(trunk(1500, true), Link{Name: "br120", Kind: KindBridge, Alias: "the lab's"})

@@ -127,9 +127,15 @@ func (v VLAN) Object() string { return "vlan " + v.Name }
 func (b Bridge) Object() string { return "bridge " + b.Name }
 
 // Object names the port as plans and errors do: tap or veth, and its name.
-func (p Port) Object() string {
-	if p.Kind == KindTap {
-		return "tap " + p.Name
+func (p Port) Object() string { return kindName(p.Kind) + " " + p.Name }
+
+// kindName is a kind of link as people call it.
+func kindName(k Kind) string {
+	switch k {
+	case KindTap:
+		return "tap"
+	case "":
+		return "device"
 	}
-	return string(p.Kind) + " " + p.Name
+	return string(k)
 }
