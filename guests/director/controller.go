@@ -26,6 +26,7 @@ type Table interface {
 type Place interface {
 	Loopback(ctx context.Context) ([]netip.Addr, error)
 	Converge(ctx context.Context, want policy.Inside) ([]plan.Step, error)
+	Watch(ctx context.Context, changed func()) error
 }
 
 // Announcer keeps the routing daemons.
@@ -103,6 +104,7 @@ func (c *Controller) Run(ctx context.Context) error {
 	wg.Go(func() { health.Run(ctx, sets, results, c.cfg.Probe) })
 	wg.Go(func() { c.cfg.Announcer.Run(ctx) })
 	wg.Go(func() { c.watchAnnouncer(ctx) })
+	wg.Go(func() { c.watchPlace(ctx) })
 
 	look := time.NewTimer(0)
 	defer look.Stop()
@@ -165,10 +167,7 @@ func (c *Controller) Apply(ctx context.Context, a channel.Apply) (channel.Status
 	c.wanted++
 	mine := c.wanted
 	c.mu.Unlock()
-	select {
-	case c.wake <- struct{}{}:
-	default:
-	}
+	c.nudge()
 	patience := time.NewTimer(applyPatience)
 	defer patience.Stop()
 	for {
@@ -188,6 +187,14 @@ func (c *Controller) Apply(ctx context.Context, a channel.Apply) (channel.Status
 	}
 }
 
+// nudge makes the loop come round. Nudges while it is under way become one.
+func (c *Controller) nudge() {
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
 // Shutdown ends the machine.
 func (c *Controller) Shutdown(_ context.Context, s channel.Shutdown) error {
 	c.cfg.Log.Info("the blade asks for the end", "reboot", s.Reboot)
@@ -197,6 +204,21 @@ func (c *Controller) Shutdown(_ context.Context, s channel.Shutdown) error {
 
 // Alive says when the loop last came round: what watches the process asks, so that a loop that is stuck counts as hung.
 func (c *Controller) Alive() time.Time { return time.Unix(0, c.alive.Load()) }
+
+// watchPlace wakes the loop when addresses or interfaces change. Between two watches, and without one, the loop still looks by
+// itself.
+func (c *Controller) watchPlace(ctx context.Context) {
+	for ctx.Err() == nil {
+		err := c.cfg.Place.Watch(ctx, c.nudge)
+		if err != nil && ctx.Err() == nil {
+			c.cfg.Log.Warn("watch again", "err", err)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(time.Second):
+		}
+	}
+}
 
 func (c *Controller) watchAnnouncer(ctx context.Context) {
 	tick := time.NewTicker(announceEvery)

@@ -86,20 +86,28 @@ func (w fakePlace) Converge(_ context.Context, want policy.Inside) ([]plan.Step,
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.wanted = want
+	var steps []plan.Step
 	var lo []netip.Addr
 	for _, v := range want.VIPs {
 		lo = append(lo, v.Address)
 		if !slices.Contains(w.lo, v.Address) {
 			w.history = append(w.history, "+ "+v.Address.String())
+			steps = append(steps, plan.Step{Verb: plan.Create, Object: "address " + v.Address.String()})
 		}
 	}
 	for _, a := range w.lo {
 		if !slices.Contains(lo, a) {
 			w.history = append(w.history, "- "+a.String())
+			steps = append(steps, plan.Step{Verb: plan.Delete, Object: "address " + a.String()})
 		}
 	}
 	w.lo = lo
-	return nil, nil
+	return steps, nil
+}
+
+func (w fakePlace) Watch(ctx context.Context, _ func()) error {
+	<-ctx.Done()
+	return nil
 }
 
 type fakeAnnouncer struct{ *world }

@@ -121,6 +121,7 @@ func (c *Controller) pass(ctx context.Context, state channel.Apply) error {
 		had = quorumsOf(state.Balancer, held)
 	}
 	decision := Decide(state.Balancer, state.Inside.VIPs, c.health, had)
+	c.sayVIPs(c.decision, decision)
 	c.decision = decision
 	c.mu.Unlock()
 
@@ -133,12 +134,31 @@ func (c *Controller) pass(ctx context.Context, state channel.Apply) error {
 	if c.cfg.Hostname != nil && want.Hostname != "" {
 		err = errors.Join(err, c.cfg.Hostname(want.Hostname))
 	}
-	if after, loErr := c.loopback(ctx); loErr == nil {
-		c.mu.Lock()
-		c.held = after
-		c.mu.Unlock()
+	if len(steps) > 0 || err != nil {
+		if after, loErr := c.loopback(ctx); loErr == nil {
+			held = after
+		}
 	}
+	c.mu.Lock()
+	c.held = held
+	c.mu.Unlock()
 	return errors.Join(tableErr, err)
+}
+
+// sayVIPs logs which VIPs come and go between two decisions, and why.
+func (c *Controller) sayVIPs(before, after Decision) {
+	was := map[netip.Addr]bool{}
+	for _, v := range before.VIPs {
+		was[v.Address] = v.Up
+	}
+	for _, v := range after.VIPs {
+		switch {
+		case v.Up && !was[v.Address]:
+			c.cfg.Log.Info("announce VIP", "vip", v.Address)
+		case !v.Up && was[v.Address]:
+			c.cfg.Log.Warn("withdraw VIP", "vip", v.Address, "reason", v.Reason)
+		}
+	}
 }
 
 func (c *Controller) loopback(ctx context.Context) (map[netip.Addr]bool, error) {

@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"net/netip"
 
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+
 	"github.com/bladenet/bladenet/guests/inside"
 	"github.com/bladenet/bladenet/policy"
 	"github.com/bladenet/bladenet/policy/plan"
@@ -51,4 +54,45 @@ func (n Namespace) Converge(ctx context.Context, want policy.Inside) ([]plan.Ste
 		done = append(done, s.Step)
 	}
 	return done, errors.Join(append(errs, inside.Apply(ctx, n.Path, steps))...)
+}
+
+// Watch calls changed after every change of an address or an interface until ctx ends, or until the kernel drops events, which
+// is a change too and the error. It says nothing of what changed: that is read back.
+func (n Namespace) Watch(ctx context.Context, changed func()) error {
+	at := netns.None()
+	if n.Path != "" {
+		var err error
+		if at, err = netns.GetFromPath(n.Path); err != nil {
+			return fmt.Errorf("watch addresses: %w", err)
+		}
+		defer at.Close()
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	failed := func(err error) { cancel(err) }
+	addrs, links := make(chan netlink.AddrUpdate, 64), make(chan netlink.LinkUpdate, 64)
+	opts := netlink.AddrSubscribeOptions{ErrorCallback: failed}
+	lopts := netlink.LinkSubscribeOptions{ErrorCallback: failed}
+	if n.Path != "" {
+		opts.Namespace, lopts.Namespace = &at, &at
+	}
+	if err := netlink.AddrSubscribeWithOptions(addrs, ctx.Done(), opts); err != nil {
+		return fmt.Errorf("watch addresses: %w", err)
+	}
+	if err := netlink.LinkSubscribeWithOptions(links, ctx.Done(), lopts); err != nil {
+		return fmt.Errorf("watch interfaces: %w", err)
+	}
+	for {
+		ok := true
+		select {
+		case <-ctx.Done():
+			ok = false
+		case _, ok = <-addrs:
+		case _, ok = <-links:
+		}
+		changed()
+		if !ok {
+			return context.Cause(ctx)
+		}
+	}
 }
