@@ -13,16 +13,16 @@ func Compile(b policy.Blade) Ruleset {
 	c.fillPorts()
 	c.fillVIPs()
 	c.fillFlows()
-	bridge := Table{Family: Bridge, Name: BridgeTable, Counters: counters(bridgeReasons())}
+	bridge := Table{Family: Bridge, Name: BridgeTable, Counters: counters(BridgeReasons())}
 	bridge.Chains = slices.Concat(
-		denyChains(bridgeReasons()),
+		denyChains(BridgeReasons()),
 		guardChains(),
 		c.ruleChains(),
 		vipChains(),
 		forwardChains(),
 		localChains(),
 	)
-	bridge.Sets = slices.Concat(c.finishSets(), hitSets(bridgeReasons()))
+	bridge.Sets = slices.Concat(c.finishSets(), hitSets(BridgeReasons()))
 	slices.SortFunc(bridge.Sets, func(a, b Set) int { return cmp.Compare(a.Name, b.Name) })
 	return Ruleset{Tables: []Table{bridge, hostTable(b)}}
 }
@@ -73,7 +73,7 @@ func (c *compiler) finishSets() []Set {
 }
 
 func compareElements(a, b Element) int {
-	return cmp.Or(cmp.Compare(a.From, b.From), cmp.Compare(a.To, b.To), cmp.Compare(a.Jump, b.Jump))
+	return cmp.Or(cmp.Compare(a.From, b.From), cmp.Compare(a.To, b.To), cmp.Compare(a.Goto, b.Goto))
 }
 
 func counters(reasons []Reason) []string {

@@ -117,8 +117,8 @@ func checkTable(t *testing.T, table Table) {
 	}
 	for _, s := range table.Sets {
 		for _, e := range s.Elements {
-			if e.Jump != "" {
-				need(s.Name, e.Jump)
+			if e.Goto != "" {
+				need(s.Name, e.Goto)
 			}
 		}
 	}

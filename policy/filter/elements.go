@@ -61,7 +61,7 @@ func (c *compiler) fillPorts() {
 
 func (c *compiler) addRole(port, chain string) {
 	s := c.sets[setRoles]
-	s.Elements = append(s.Elements, Element{From: key(ifname(port)), Jump: chain})
+	s.Elements = append(s.Elements, Element{From: key(ifname(port)), Goto: chain})
 }
 
 func (c *compiler) addPort(p policy.Port) {

@@ -57,7 +57,8 @@ func (j judgement) stateful() Verdict {
 	return drop(NoRule, "no rule allows it")
 }
 
-// vipWay is the plain way of a VIP's packets: from the VLAN to a director, from a director to a real server.
+// vipWay is the plain way of a VIP's packets: from the VLAN to a director, from a director to a real server, from a real server
+// to the VLAN.
 func (j judgement) vipWay() (Verdict, bool) {
 	ip := j.p.IP
 	switch {
@@ -71,10 +72,28 @@ func (j judgement) vipWay() (Verdict, bool) {
 			return allow("service "+string(s.Name), s.Pos), true
 		}
 	}
-	if j.in.guest() && j.directRoute() && !(ip.Destination.Is4() && ip.Options) {
+	switch {
+	case j.answers():
+		return j.fromVIP(), true
+	case j.in.guest() && j.directRoute() && !(ip.Destination.Is4() && ip.Options):
 		return j.routeDirectly(), true
 	}
 	return Verdict{}, false
+}
+
+// answers says whether a real server of this blade sends the packet from a port of a service that it serves.
+func (j judgement) answers() bool {
+	ip := j.p.IP
+	if !j.in.guest() || ip.Piece != Whole || ip.Options {
+		return false
+	}
+	s := j.service(ip.Source, ip.SourcePort)
+	return s != nil && slices.Contains(s.Servers, j.in.port.Guest)
+}
+
+func (j judgement) bareSyn() bool {
+	ip := j.p.IP
+	return ip.Protocol == protoTCP && ip.Piece != LaterFragment && ip.Flags&(policy.FlagSYN|policy.FlagACK) == policy.FlagSYN
 }
 
 // service finds the service of a VIP that has a port of the packet's protocol.
@@ -116,11 +135,11 @@ func (j judgement) udpPiece(vip netip.Addr, port uint16, match func(policy.Servi
 func (j judgement) quotes() bool {
 	ip := j.p.IP
 	f := familyOf(ip.Destination)
-	if ip.Piece != Whole || ip.Protocol != f.icmp || !slices.Contains(icmpErrors[f.suffix], ip.Type) || ip.Quoted == nil {
+	if ip.Piece != Whole || ip.Options || ip.Protocol != f.icmp || !slices.Contains(icmpErrors[f.suffix], ip.Type) || ip.Quoted == nil {
 		return false
 	}
 	q := ip.Quoted
-	return !(f.suffix == "4" && q.Options) && q.Source == ip.Destination && j.serviceFor(q.Source, q.Protocol, q.SourcePort) != nil
+	return !q.Options && q.Source == ip.Destination && j.serviceFor(q.Source, q.Protocol, q.SourcePort) != nil
 }
 
 // refuse names the reason for which a packet to a VIP is dropped.
@@ -129,7 +148,7 @@ func (j judgement) refuse() Verdict {
 	switch {
 	case ip.Protocol == familyOf(ip.Destination).icmp:
 		return drop(VIPICMP, "a VIP hears ICMP errors about its services' packets only")
-	case ip.Piece != Whole:
+	case ip.Piece != Whole && !ip.Options:
 		return drop(VIPFragment, "fragments only for UDP services")
 	}
 	return drop(VIPPort, fmt.Sprintf("no service of %s has this port", ip.Destination))
@@ -231,43 +250,37 @@ func (j judgement) guestClient() Verdict {
 // fromVIP judges answers from a VIP.
 func (j judgement) fromVIP() Verdict {
 	ip := j.p.IP
-	bareSyn := ip.Protocol == protoTCP && ip.Piece != LaterFragment && ip.Flags&(policy.FlagSYN|policy.FlagACK) == policy.FlagSYN
 	if j.in.link() {
-		return j.toClient(bareSyn)
+		return j.toClient()
 	}
 	own := func(s policy.Service) bool { return slices.Contains(s.Servers, j.in.port.Guest) }
-	answers := false
-	var pos policy.Pos
-	name := ""
-	if s := j.service(ip.Source, ip.SourcePort); s != nil && own(*s) && ip.Piece == Whole && !ip.Options {
-		answers, pos, name = true, s.Pos, "service "+string(s.Name)
-	}
 	switch {
-	case bareSyn && !ip.Options:
+	case j.bareSyn():
 		return drop(VIPSyn, "no connection starts from a VIP")
-	case answers && j.out.link():
-		return allow(name, pos)
-	case answers:
-		return j.toClient(bareSyn)
+	case j.answers() && j.out.link():
+		s := j.service(ip.Source, ip.SourcePort)
+		return allow("service "+string(s.Name), s.Pos)
+	case j.answers():
+		return j.toClient()
 	case j.out.link() && j.udpPiece(ip.Source, ip.SourcePort, own):
 		return allow("fragment of an answer", policy.Pos{})
 	case ip.Protocol == familyOf(ip.Source).icmp:
 		return drop(VIPICMP, "a VIP sends no ICMP")
-	case ip.Piece != Whole:
+	case ip.Piece != Whole && !ip.Options:
 		return drop(VIPFragment, "fragments only for UDP services")
 	}
 	return drop(VIPSource, fmt.Sprintf("%s answers from no such port of %s", j.in.port.Guest, ip.Source))
 }
 
 // toClient judges an answer from a VIP to a guest of this blade.
-func (j judgement) toClient(bareSyn bool) Verdict {
+func (j judgement) toClient() Verdict {
 	ip := j.p.IP
 	switch {
 	case !j.out.guest():
 		return drop(UnnamedPort, "an answer has no way there")
 	case !j.out.owns(ip.Destination) || j.p.Destination != j.out.port.MAC:
 		return drop(Misdirected, "a port hears what is for its own address and MAC")
-	case bareSyn:
+	case j.bareSyn():
 		return drop(VIPSyn, "no connection starts from a VIP")
 	case ip.Piece == LaterFragment && j.udpPiece(ip.Source, 0, always):
 		return allow("fragment of an answer", policy.Pos{})

@@ -40,8 +40,8 @@ const (
 	HostFromGuest Reason = "host-from-guest" // from a guest's network to or through the blade's own stack
 )
 
-// bridgeReasons and hostReasons list the reasons that each table can drop for.
-func bridgeReasons() []Reason {
+// BridgeReasons lists the reasons for which the bridge table drops, sorted; hostReasons those of the host table.
+func BridgeReasons() []Reason {
 	all := []Reason{
 		UnnamedPort, VLANTag, LinkProtocol, UnknownType, SpoofedMAC, SpoofedIP, SpoofedVIP, SpoofedARP, SpoofedND, VIPARP, VIPND,
 		BadARP, BadND, RouterAdvert, DHCPServer, IPOptions, IPv6Extension, HostBound, VIPSyn, Misdirected, Multicast, VIPPort,

@@ -34,7 +34,7 @@ type Table struct {
 type Set struct {
 	Name     string
 	Key      []Field // concatenation; every field's type and width follow from it
-	Map      bool    // elements carry a chain to jump to
+	Map      bool    // elements carry a chain to go to
 	Interval bool    // elements may span From to To in each field; only for concatenations
 	Dynamic  bool    // filled by rules, with a counter per element; Elements is empty
 	Size     int     // limit of a dynamic set
@@ -46,7 +46,7 @@ type Set struct {
 type Element struct {
 	From string
 	To   string // inclusive end in an interval set, else empty
-	Jump string // chain, in a map
+	Goto string // chain, in a map
 }
 
 // Hook is where a base chain stands.

@@ -110,7 +110,7 @@ func (s Set) ElementText(e Element) string {
 	}
 	text := strings.Join(parts, " . ")
 	if s.Map {
-		text += " : jump " + e.Jump
+		text += " : goto " + e.Goto
 	}
 	return text
 }

@@ -30,14 +30,15 @@ func (f family) reply() []Rule {
 	}
 	return append(
 		rules,
-		f.bareSyn(),
+		f.bareSyn(f.proto),
 		rule(in(setLinks, OutPort), accept()),
 		rule(follow("to-client"+f.suffix)),
 	)
 }
 
-func (f family) bareSyn() Rule {
-	return f.rule(is(f.proto, number(protoTCP)), masked(TCPFlags, number(0x12), number(0x02)), deny(VIPSyn))
+// bareSyn refuses a connection's first packet. The protocol is the IP header's own, or the one behind a fragment header.
+func (f family) bareSyn(protocol Field) Rule {
+	return f.rule(is(protocol, number(protoTCP)), masked(TCPFlags, number(0x12), number(0x02)), deny(VIPSyn))
 }
 
 // toClient is an answer from a VIP to a guest of this blade, which must be let out by a rule to have asked.
@@ -45,7 +46,7 @@ func (f family) toClient() []Rule {
 	return []Rule{
 		rule(notIn(setPorts, OutPort), deny(UnnamedPort)),
 		f.rule(notIn(f.set(kindOwn), OutPort, EtherDestination, f.dst), deny(Misdirected)),
-		f.bareSyn(),
+		f.bareSyn(Protocol),
 		f.laterFragment(in(f.set(kindFragVIP), f.src), fragmentLimit, accept()),
 		f.rule(in(f.set(kindServices), f.src, f.proto, SourcePort), jump(RulesBackChain)),
 		rule(deny(NoRule)),
@@ -111,8 +112,9 @@ func (f family) toVIP() []Rule {
 // fromVIP is a packet from a VIP that is no answer from a service's port; its sender was pinned before.
 func (f family) fromVIP() []Rule {
 	rules := []Rule{
+		rule(notIn(setNamed, OutPort), deny(UnnamedPort)),
 		rule(in(setLinks, InPort), follow("to-client"+f.suffix)),
-		f.bareSyn(),
+		f.bareSyn(Protocol),
 		f.laterFragment(in(f.set(kindFragOut), InPort, f.src), in(setLinks, OutPort), fragmentLimit, accept()),
 	}
 	rules = append(rules, f.firstFragment(
@@ -171,7 +173,7 @@ func (f family) errors(guard ...Statement) []Rule {
 	for _, t := range icmpErrors[f.suffix] {
 		match := []Statement{is(f.proto, number(f.icmp)), is(ICMPType, number(t))}
 		if f.suffix == "4" {
-			match = append(match, is(QuotedHeader4, number(noOptions)))
+			match = append(match, masked(IPv4Fragment, fragmented, []byte{0, 0}), is(QuotedHeader4, number(noOptions)))
 		}
 		match = append(append(match, guard...), in(f.set(kindQuote), f.quote...), accept())
 		rules = append(rules, f.rule(match...))

@@ -212,11 +212,11 @@ func (e *encoder) element(x filter.Element) {
 	if x.To != "" {
 		e.value(setElemKeyEnd, x.To)
 	}
-	if x.Jump != "" {
+	if x.Goto != "" {
 		data := e.nest(unix.NFTA_SET_ELEM_DATA)
 		verdict := e.nest(unix.NFTA_DATA_VERDICT)
-		e.number(unix.NFTA_VERDICT_CODE, verdictCode(filter.Jump))
-		e.text(unix.NFTA_VERDICT_CHAIN, x.Jump)
+		e.number(unix.NFTA_VERDICT_CODE, verdictCode(filter.Goto))
+		e.text(unix.NFTA_VERDICT_CHAIN, x.Goto)
 		e.shut(verdict)
 		e.shut(data)
 	}

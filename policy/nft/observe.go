@@ -186,7 +186,7 @@ func observedHits(elements []nftables.SetElement) map[string]count {
 func observedElements(elements []nftables.SetElement) map[filter.Element]bool {
 	out := make(map[filter.Element]bool, len(elements))
 	for _, e := range elements {
-		out[filter.Element{From: string(e.Key), To: string(e.KeyEnd), Jump: jumpTarget(e)}] = true
+		out[filter.Element{From: string(e.Key), To: string(e.KeyEnd), Goto: target(e)}] = true
 	}
 	return out
 }

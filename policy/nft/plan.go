@@ -106,7 +106,7 @@ func elementStep(t filter.Table, s filter.Set, held map[filter.Element]bool) (St
 }
 
 func compareElements(a, b filter.Element) int {
-	return cmp.Or(cmp.Compare(a.From, b.From), cmp.Compare(a.To, b.To), cmp.Compare(a.Jump, b.Jump))
+	return cmp.Or(cmp.Compare(a.From, b.From), cmp.Compare(a.To, b.To), cmp.Compare(a.Goto, b.Goto))
 }
 
 // wantedStatic is a table's static part in the form in which Observe reads it.
@@ -162,8 +162,8 @@ func difference(want, have []part) string {
 	return ""
 }
 
-// jumpTarget reads the chain of a verdict map's element, which the library hands over undecoded.
-func jumpTarget(e nftables.SetElement) string {
+// target reads the chain of a verdict map's element, which the library hands over undecoded.
+func target(e nftables.SetElement) string {
 	if len(e.Val) == 0 {
 		return ""
 	}
@@ -181,7 +181,7 @@ func jumpTarget(e nftables.SetElement) string {
 			chain = string(bytes.TrimRight(ad.Bytes(), "\x00"))
 		}
 	}
-	if code != verdictCode(filter.Jump) {
+	if code != verdictCode(filter.Goto) {
 		return fmt.Sprintf("verdict %d %s", int32(code), chain)
 	}
 	return chain
