@@ -7,8 +7,8 @@ import (
 	"slices"
 )
 
-// Derive works out the whole wanted state of one blade. It is pure: the same fleet gives the same bytes. The fleet must have
-// passed Check; the only error is an unknown blade.
+// Derive works out the whole wanted state of one blade. It is pure: the same fleet gives the same bytes. The only error
+// is an unknown blade. Of a fleet that did not pass Check it derives what can be told, for which nobody vouches.
 func Derive(f *Fleet, name BladeName) (Blade, error) {
 	entry := f.Blade(name)
 	if entry == nil {
@@ -85,7 +85,7 @@ func (d *deriver) segments() []Segment {
 		}
 		out = append(out, Segment{
 			Network: n.Name, Role: n.Role, VLAN: n.VLAN, Link: VLANLink(n.VLAN), Bridge: BridgeName(n.VLAN),
-			Subnets: slices.Clone(n.Subnets), Routers: slices.Clone(n.Routers),
+			Subnets: sortedPrefixes(n.Subnets), Routers: sortedAddrs(n.Routers),
 		})
 	}
 	return out
@@ -105,12 +105,12 @@ func (d *deriver) peers() []Peer {
 }
 
 func (d *deriver) peer(out []Peer, g GuestEntry) []Peer {
-	site := d.f.index.blades[g.Blade].Site
+	site := d.siteOf(g.Blade)
 	for i, a := range []Attachment{g.Eth0, g.Eth1} {
 		iface := interfaceNames[i]
 		out = append(out, Peer{
 			Guest: g.Name, Role: g.Role, Blade: g.Blade, Site: site, Interface: iface, Network: a.Network, MAC: MACOf(g.Name, iface),
-			Addresses: slices.Clone(a.Addresses), Serves: slices.Clone(d.serves[g.Name]),
+			Addresses: sortedAddrs(a.Addresses), Serves: slices.Clone(d.serves[g.Name]),
 		})
 	}
 	return out
@@ -162,6 +162,20 @@ func probes(s *ServiceEntry) []PortRange {
 	if udp {
 		out = append(out, PortRange{Protocol: UDP, First: port, Last: port})
 	}
+	return out
+}
+
+// network returns the network of an interface; an empty one in a fleet that did not pass its check.
+func (d *deriver) network(a Attachment) *Network {
+	if n := d.f.Network(a.Network); n != nil {
+		return n
+	}
+	return &Network{}
+}
+
+func sortedPrefixes(list []netip.Prefix) []netip.Prefix {
+	out := slices.Clone(list)
+	slices.SortFunc(out, comparePrefix)
 	return out
 }
 
@@ -222,10 +236,10 @@ func (d *deriver) realServer(g *RealServer) Guest {
 func (d *deriver) ports(g GuestEntry, driver Driver) []Port {
 	var out []Port
 	for i, a := range []Attachment{g.Eth0, g.Eth1} {
-		n, iface := d.f.index.networks[a.Network], interfaceNames[i]
+		n, iface := d.network(a), interfaceNames[i]
 		out = append(out, Port{
 			Name: PortName(g.Name, iface), Guest: g.Name, Role: g.Role, Driver: driver, Interface: iface, Network: a.Network, VLAN: n.VLAN,
-			Bridge: BridgeName(n.VLAN), MAC: MACOf(g.Name, iface), Addresses: slices.Clone(a.Addresses),
+			Bridge: BridgeName(n.VLAN), MAC: MACOf(g.Name, iface), Addresses: sortedAddrs(a.Addresses),
 		})
 	}
 	return out
@@ -235,16 +249,16 @@ func (d *deriver) ports(g GuestEntry, driver Driver) []Port {
 func (d *deriver) inside(g GuestEntry, services []ServiceName, sysctls []Sysctl) Inside {
 	in := Inside{Hostname: string(g.Name), VIPs: d.vips(services), Sysctls: sysctls}
 	for i, a := range []Attachment{g.Eth0, g.Eth1} {
-		n := d.f.index.networks[a.Network]
+		n := d.network(a)
 		x := Interface{Name: interfaceNames[i], MAC: MACOf(g.Name, interfaceNames[i])}
-		for _, addr := range a.Addresses {
+		for _, addr := range sortedAddrs(a.Addresses) {
 			if p, ok := n.prefixOf(addr); ok {
 				x.Addresses = append(x.Addresses, p)
 			}
 		}
 		in.Interfaces = append(in.Interfaces, x)
 	}
-	in.Routes = defaultRoutes(d.f.index.networks[g.Eth0.Network], g.Eth0.Addresses)
+	in.Routes = defaultRoutes(d.network(g.Eth0), g.Eth0.Addresses)
 	return in
 }
 
@@ -265,8 +279,10 @@ func defaultRoutes(n *Network, own []netip.Addr) []Route {
 func (d *deriver) vips(services []ServiceName) []VIP {
 	behind := map[netip.Addr][]ServiceName{}
 	for _, name := range services {
-		for _, a := range d.f.index.services[name].VIPs {
-			behind[a] = append(behind[a], name)
+		if s := d.f.Service(name); s != nil {
+			for _, a := range s.VIPs {
+				behind[a] = append(behind[a], name)
+			}
 		}
 	}
 	var out []VIP

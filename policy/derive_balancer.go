@@ -100,7 +100,12 @@ func firstOf(list []netip.Addr, v4 bool) (netip.Addr, bool) {
 	return netip.Addr{}, false
 }
 
-func (d *deriver) siteOf(name BladeName) SiteName { return d.f.index.blades[name].Site }
+func (d *deriver) siteOf(name BladeName) SiteName {
+	if b := d.f.Blade(name); b != nil {
+		return b.Site
+	}
+	return ""
+}
 
 // at makes the check of one server's address. Its ID names what is checked and digests how, so that it is stable and equal
 // for every service that asks for the same.
@@ -130,7 +135,7 @@ func (d *deriver) ipvsSysctls() []Sysctl {
 }
 
 func (d *deriver) announce(g *Director) Announce {
-	a := Announce{Routers: sortedAddrs(d.f.index.networks[g.Eth0.Network].Routers)}
+	a := Announce{Routers: sortedAddrs(d.network(g.Eth0).Routers)}
 	a.RouterID, _ = firstOf(g.Eth0.Addresses, true)
 	if g.OSPF != nil {
 		o := *g.OSPF

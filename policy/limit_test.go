@@ -6,3 +6,6 @@ import "time"
 
 // longestLoad is how long any text may take.
 const longestLoad = 1 * time.Second
+
+// shrink divides the sizes of hostile texts.
+const shrink = 1
