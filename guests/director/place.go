@@ -5,21 +5,24 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 
-	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 
 	"github.com/bladenet/bladenet/guests/inside"
 	"github.com/bladenet/bladenet/policy"
 	"github.com/bladenet/bladenet/policy/plan"
 )
 
-// Namespace is the director's own network namespace, by guests/inside.
-type Namespace struct{ Path string } // empty: the caller's own
+// Namespace is the network namespace of this process, by guests/inside.
+type Namespace struct{}
+
+// ownNamespace is how guests/inside names its caller's own.
+const ownNamespace = ""
 
 // Loopback returns the addresses that are on the loopback now, its own not among them.
-func (n Namespace) Loopback(ctx context.Context) ([]netip.Addr, error) {
-	s, err := inside.Observe(ctx, n.Path, policy.Inside{})
+func (Namespace) Loopback(ctx context.Context) ([]netip.Addr, error) {
+	s, err := inside.Observe(ctx, ownNamespace, policy.Inside{})
 	if err != nil {
 		return nil, err
 	}
@@ -38,8 +41,8 @@ func (n Namespace) Loopback(ctx context.Context) ([]netip.Addr, error) {
 }
 
 // Converge makes the namespace as want says and returns the steps that it took. A step that is blocked is an error.
-func (n Namespace) Converge(ctx context.Context, want policy.Inside) ([]plan.Step, error) {
-	have, err := inside.Observe(ctx, n.Path, want)
+func (Namespace) Converge(ctx context.Context, want policy.Inside) ([]plan.Step, error) {
+	have, err := inside.Observe(ctx, ownNamespace, want)
 	if err != nil {
 		return nil, err
 	}
@@ -53,46 +56,30 @@ func (n Namespace) Converge(ctx context.Context, want policy.Inside) ([]plan.Ste
 		}
 		done = append(done, s.Step)
 	}
-	return done, errors.Join(append(errs, inside.Apply(ctx, n.Path, steps))...)
+	return done, errors.Join(append(errs, inside.Apply(ctx, ownNamespace, steps))...)
 }
 
-// Watch calls changed after every change of an address or an interface until ctx ends, or until the kernel drops events, which
-// is a change too and the error. It says nothing of what changed: that is read back.
-func (n Namespace) Watch(ctx context.Context, changed func()) error {
-	at := netns.None()
-	if n.Path != "" {
-		var err error
-		if at, err = netns.GetFromPath(n.Path); err != nil {
-			return fmt.Errorf("watch addresses: %w", err)
-		}
-		defer at.Close()
-	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	failed := func(err error) { cancel(err) }
-	addrs, links := make(chan netlink.AddrUpdate, 64), make(chan netlink.LinkUpdate, 64)
-	opts := netlink.AddrSubscribeOptions{ErrorCallback: failed}
-	lopts := netlink.LinkSubscribeOptions{ErrorCallback: failed}
-	if n.Path != "" {
-		opts.Namespace, lopts.Namespace = &at, &at
-	}
-	if err := netlink.AddrSubscribeWithOptions(addrs, ctx.Done(), opts); err != nil {
+// Watch calls changed after every change of an address or an interface until ctx ends, or until the kernel drops events, which is
+// the error. It says nothing of what changed: that is read back.
+func (Namespace) Watch(ctx context.Context, changed func()) error {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
+	if err != nil {
 		return fmt.Errorf("watch addresses: %w", err)
 	}
-	if err := netlink.LinkSubscribeWithOptions(links, ctx.Done(), lopts); err != nil {
-		return fmt.Errorf("watch interfaces: %w", err)
+	events := os.NewFile(uintptr(fd), "rtnetlink")
+	defer events.Close()
+	groups := &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: unix.RTMGRP_LINK | unix.RTMGRP_IPV4_IFADDR | unix.RTMGRP_IPV6_IFADDR}
+	if err := unix.Bind(fd, groups); err != nil {
+		return fmt.Errorf("watch addresses: %w", err)
 	}
+	stop := context.AfterFunc(ctx, func() { _ = events.Close() })
+	defer stop()
+	buf := make([]byte, 64<<10)
 	for {
-		ok := true
-		select {
-		case <-ctx.Done():
-			ok = false
-		case _, ok = <-addrs:
-		case _, ok = <-links:
+		if _, err := events.Read(buf); err != nil {
+			changed()
+			return fmt.Errorf("watch addresses: %w", err)
 		}
 		changed()
-		if !ok {
-			return context.Cause(ctx)
-		}
 	}
 }

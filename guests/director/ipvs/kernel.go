@@ -4,12 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"sync"
 	"time"
 
 	lib "github.com/moby/ipvs"
-	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 )
 
 // opTimeout bounds one operation whose context has no deadline. The largest table that was measured took three seconds to read.
@@ -67,10 +66,10 @@ func (k *Kernel) do(ctx context.Context, op func(*lib.Handle) error) error {
 	}
 }
 
-// open asks for the family first, because the library remembers for the life of the process that it was not there.
+// open looks for IPVS first, because the library remembers for the life of the process that it was not there.
 func open(namespace string) (*lib.Handle, error) {
-	if _, err := netlink.GenlFamilyGet("IPVS"); err != nil {
-		if errors.Is(err, unix.ENOENT) {
+	if _, err := os.Stat("/proc/thread-self/net/ip_vs"); err != nil {
+		if errors.Is(err, os.ErrNotExist) {
 			return nil, ErrNoIPVS
 		}
 		return nil, fmt.Errorf("look for ipvs: %w", err)
