@@ -17,6 +17,7 @@ type decoder struct {
 	file    string
 	aliased int // nodes that were read through aliases so far
 	depth   int // of aliases
+	shapes  map[reflect.Type]*shape
 }
 
 // mostAliased bounds what aliases may expand to in one run, in nodes.
@@ -158,7 +159,7 @@ func (d *decoder) structure(n *yaml.Node, v reflect.Value, f field) {
 	if pos := v.FieldByName("Pos"); pos.IsValid() {
 		pos.Set(reflect.ValueOf(d.pos(n)))
 	}
-	shape := shapeOf(v.Type())
+	shape := d.shape(v.Type())
 	own := f.owner
 	if own.kind == "" {
 		own = owner{kind: f.name, pos: d.pos(n)}
@@ -204,7 +205,7 @@ func (d *decoder) keyed(pair yaml.Pair, v reflect.Value, f field) {
 	if pair.Value.Resolve().IsNull() && v.Kind() == reflect.Slice && f.owner.kind == wholePolicy {
 		return // every line of a section switched off
 	}
-	if pair.Value.Resolve().IsNull() && !canBeEmpty(v.Type()) {
+	if pair.Value.Resolve().IsNull() && !d.canBeEmpty(v.Type()) {
 		d.errorf(d.pos(pair.Key), "write a value, or leave the key out", "%s of %s has no value", f.name, f.owner)
 		return
 	}
@@ -212,7 +213,7 @@ func (d *decoder) keyed(pair yaml.Pair, v reflect.Value, f field) {
 }
 
 // canBeEmpty reports whether a key without a value means the defaults of its map.
-func canBeEmpty(t reflect.Type) bool {
+func (d *decoder) canBeEmpty(t reflect.Type) bool {
 	if t.Kind() == reflect.Pointer {
 		t = t.Elem()
 	}
@@ -222,7 +223,7 @@ func canBeEmpty(t reflect.Type) bool {
 	if reflect.PointerTo(t).Implements(reflect.TypeFor[nodeDecoder]()) {
 		return false
 	}
-	return t.Kind() == reflect.Struct && shapeOf(t).required == 0
+	return t.Kind() == reflect.Struct && d.shape(t).required == 0
 }
 
 // describe names what a field is for a message: `vlan of network pub-service`, or the entry itself.

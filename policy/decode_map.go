@@ -4,7 +4,6 @@ import (
 	"reflect"
 	"strconv"
 	"strings"
-	"sync"
 
 	"github.com/bladenet/bladenet/policy/yaml"
 )
@@ -22,13 +21,18 @@ type shapeField struct {
 	tag      reflect.StructTag
 }
 
-// shapes remembers what reflection found: a value of it depends on its key alone.
-var shapes sync.Map // reflect.Type -> *shape
-
-func shapeOf(t reflect.Type) *shape {
-	if s, ok := shapes.Load(t); ok {
-		return s.(*shape)
+// shape returns a type's keys and remembers them: tens of thousands of entries have the same type.
+func (d *decoder) shape(t reflect.Type) *shape {
+	s := d.shapes[t]
+	if s == nil {
+		s = shapeOf(t)
+		d.shapes[t] = s
 	}
+	return s
+}
+
+// shapeOf reads a type's tags.
+func shapeOf(t reflect.Type) *shape {
 	s := &shape{}
 	for i := range t.NumField() {
 		name, option, _ := strings.Cut(t.Field(i).Tag.Get("yaml"), ",")
@@ -41,7 +45,6 @@ func shapeOf(t reflect.Type) *shape {
 			s.required++
 		}
 	}
-	shapes.Store(t, s)
 	return s
 }
 
@@ -96,8 +99,8 @@ func (e *entries[K, T]) decodeEntry(d *decoder, pair yaml.Pair, kind string) {
 	x := entry[K, T]{Name: name, Pos: place}
 	f := field{owner: owner{kind: kind, name: pair.Key.Value, pos: place}}
 	v := reflect.ValueOf(&x.Value).Elem()
-	if pair.Value.Resolve().IsNull() && !canBeEmpty(v.Type()) {
-		shape := shapeOf(v.Type())
+	if pair.Value.Resolve().IsNull() && !d.canBeEmpty(v.Type()) {
+		shape := d.shape(v.Type())
 		d.errorf(place, "keys: "+strings.Join(shape.names, ", "), "%s %s is empty", kind, name)
 	} else {
 		d.into(pair.Value, v, f)

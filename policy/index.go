@@ -76,7 +76,7 @@ func (f *Fleet) Director(name GuestName) *Director { return f.index.directors[na
 // RealServer returns the real server of that name, nil when there is none.
 func (f *Fleet) RealServer(name GuestName) *RealServer { return f.index.realServers[name] }
 
-// Guest is what directors and real servers have in common, as GuestOf returns it.
+// GuestEntry is what directors and real servers have in common.
 type GuestEntry struct {
 	Name  GuestName
 	Role  Role

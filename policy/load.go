@@ -100,7 +100,7 @@ func parse(files []File) (f *Fleet, ds Diagnostics, whole bool) {
 	files = slices.Clone(files)
 	slices.SortStableFunc(files, func(a, b File) int { return strings.Compare(a.Name, b.Name) })
 	r := &reporter{sources: sources{}}
-	d := &decoder{reporter: r}
+	d := &decoder{reporter: r, shapes: map[reflect.Type]*shape{}}
 	var doc document
 	whole = true
 	total, nodes := 0, mostNodes
