@@ -9,12 +9,23 @@ import (
 	"libvirt.org/go/libvirt"
 )
 
-// eventLoop registers libvirt's own event loop and runs it on one goroutine for the rest of the process. libvirt has one loop a
-// process and wants it before the first connection; it cannot be taken away again.
-var eventLoop = sync.OnceValue(func() error {
-	if err := libvirt.EventRegisterDefaultImpl(); err != nil {
-		return err
+// loop is libvirt's own event loop, run on one goroutine for the rest of the process. libvirt has one a process and wants it before the
+// first connection; it cannot be taken away again.
+var loop struct {
+	sync.Mutex
+	runs bool
+}
+
+func eventLoop() error {
+	loop.Lock()
+	defer loop.Unlock()
+	if loop.runs {
+		return nil
 	}
+	if err := libvirt.EventRegisterDefaultImpl(); err != nil {
+		return err // without libvirt on this blade; it may be installed later
+	}
+	loop.runs = true
 	go func() {
 		for {
 			if err := libvirt.EventRunDefaultImpl(); err != nil {
@@ -23,7 +34,7 @@ var eventLoop = sync.OnceValue(func() error {
 		}
 	}()
 	return nil
-})
+}
 
 // maxLost is how many calls may be left behind unanswered before new ones are refused without trying.
 const maxLost = 4

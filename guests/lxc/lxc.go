@@ -25,14 +25,15 @@ type Options struct {
 	Images    image.Store                   // base images
 	Namespace func(policy.GuestName) string // path of a guest's network namespace
 	AppArmor  string                        // profile of the containers; empty means unconfined
-	Timeout   time.Duration                 // of a single exchange with a container's monitor; 0 means 20 s
+	Timeout   time.Duration                 // of a single exchange with a container's monitor; 0 means 5 s
 }
 
 // Driver is guests.Driver for containers.
 type Driver struct {
 	Options
-	mu    sync.Mutex
-	watch *watcher // while Events runs
+	mu     sync.Mutex
+	watch  *watcher                 // while Events runs
+	silent map[policy.GuestName]int // calls that a container's monitor has not answered yet
 }
 
 var _ guests.Driver = (*Driver)(nil)
@@ -43,22 +44,29 @@ func New(o Options) *Driver {
 		o.AppArmor = "unconfined"
 	}
 	if o.Timeout == 0 {
-		o.Timeout = 20 * time.Second
+		o.Timeout = 5 * time.Second
 	}
-	return &Driver{Options: o}
+	return &Driver{Options: o, silent: map[policy.GuestName]int{}}
 }
 
 func (d *Driver) dir(name policy.GuestName) string { return filepath.Join(d.Dir, string(name)) }
+
+// errSilent is met when a container's monitor does not answer.
+var errSilent = errors.New("its monitor does not answer")
 
 // handle is one exchange with a container, within the driver's time.
 func (d *Driver) handle(ctx context.Context, name policy.GuestName, f func(*golxc.Container) error) error {
 	return d.handleFor(ctx, d.Timeout, name, f)
 }
 
-// handleFor runs f on a container object of its own, never shared: liblxc's objects are not safe to share. f runs aside, so that a monitor
-// that hangs holds up one call only until the context ends.
+// handleFor runs f on a container object of its own, never shared: liblxc's objects are not safe to share. f runs aside, so that a
+// monitor that hangs holds up one call only, until limit or the context ends it; later calls for the same container fail at once
+// until the first has come back.
 func (d *Driver) handleFor(ctx context.Context, limit time.Duration, name policy.GuestName, f func(*golxc.Container) error) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("waited %s", limit))
+	if d.isSilent(name) {
+		return errSilent
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, errSilent)
 	defer cancel()
 	done := make(chan error, 1)
 	go func() {
@@ -75,7 +83,27 @@ func (d *Driver) handleFor(ctx context.Context, limit time.Duration, name policy
 	case err := <-done:
 		return err
 	case <-ctx.Done():
-		return fmt.Errorf("liblxc does not answer: %w", context.Cause(ctx))
+		d.setSilent(name, 1)
+		go func() {
+			<-done
+			d.setSilent(name, -1)
+		}()
+		return context.Cause(ctx)
+	}
+}
+
+func (d *Driver) isSilent(name policy.GuestName) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.silent[name] > 0
+}
+
+// setSilent counts the calls for a container that were left behind.
+func (d *Driver) setSilent(name policy.GuestName, change int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.silent[name] += change; d.silent[name] == 0 {
+		delete(d.silent, name)
 	}
 }
 
@@ -158,7 +186,8 @@ func (d *Driver) start(ctx context.Context, name policy.GuestName) error {
 		return fmt.Errorf("its network namespace is not ready: %w", err)
 	}
 	// A start reads much of the image on a cold blade.
-	ctx, cancel := context.WithTimeoutCause(ctx, 3*d.Timeout, fmt.Errorf("waited %s", 3*d.Timeout))
+	const limit = time.Minute
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("it did not run within %s", limit))
 	defer cancel()
 	if err := clear(ctx, name); err != nil {
 		return err
@@ -166,7 +195,7 @@ func (d *Driver) start(ctx context.Context, name policy.GuestName) error {
 	return d.spawn(ctx, name)
 }
 
-// Stop sends the image's halt signal, waits, then kills.
+// Stop sends the image's halt signal, waits, then kills. A container whose monitor is gone or hangs is ended through its control groups.
 func (d *Driver) Stop(ctx context.Context, name policy.GuestName, grace time.Duration) error {
 	err := d.handleFor(ctx, grace+d.Timeout, name, func(c *golxc.Container) error {
 		if !c.Running() {
@@ -188,7 +217,7 @@ func (d *Driver) Stop(ctx context.Context, name policy.GuestName, grace time.Dur
 		}
 		return nil
 	})
-	if err == nil && populated(name) {
+	if errors.Is(err, errSilent) || err == nil && populated(name) {
 		err = clear(ctx, name)
 	}
 	if err != nil {
@@ -199,7 +228,7 @@ func (d *Driver) Stop(ctx context.Context, name policy.GuestName, grace time.Dur
 
 // Destroy removes the container's folder, the definition first, and its control groups.
 func (d *Driver) Destroy(ctx context.Context, name policy.GuestName) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, d.Timeout, fmt.Errorf("waited %s", d.Timeout))
+	ctx, cancel := context.WithTimeoutCause(ctx, time.Minute, errors.New("it did not end within a minute"))
 	defer cancel()
 	o, err := d.observeOne(ctx, name)
 	if err != nil {

@@ -522,6 +522,46 @@ func TestMonitorKilled(t *testing.T) {
 	}
 }
 
+// A monitor that hangs holds up neither the agent nor other containers, and its container can still be ended.
+func TestMonitorHangs(t *testing.T) {
+	ctx := context.Background()
+	const name, other = "silent-rs1", "silent-rs2"
+	d := blade(t)
+	d.Timeout = time.Second
+	namespace(t, name)
+	spec := wanted(t, name)
+	do(t, "create", func() error { return d.Create(ctx, spec) })
+	do(t, "create", func() error { return d.Create(ctx, wanted(t, other)) })
+	do(t, "start", func() error { return d.Start(ctx, spec.Name) })
+	monitor := parent(t, observed(t, d, name).PID)
+	if err := syscall.Kill(monitor, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = syscall.Kill(monitor, syscall.SIGCONT) }()
+	for i := range 3 {
+		began := time.Now()
+		o := observed(t, d, name)
+		if o.Phase != guests.Paused || o.Reason != errSilent.Error() {
+			t.Errorf("observed %+v", o)
+		}
+		if o := observed(t, d, other); o.Phase != guests.Stopped {
+			t.Errorf("the other: %+v", o)
+		}
+		if took := time.Since(began); took > 10*time.Second || i > 0 && took > time.Second {
+			t.Errorf("observation %d took %v", i, took)
+		}
+	}
+	do(t, "stop", func() error { return d.Stop(ctx, spec.Name, 0) })
+	deadline := time.Now().Add(10 * time.Second)
+	for observed(t, d, name).Phase != guests.Stopped {
+		if time.Now().After(deadline) {
+			t.Fatalf("after stop: %+v", observed(t, d, name))
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	do(t, "start", func() error { return d.Start(ctx, spec.Name) })
+}
+
 // An interrupted creation or removal leaves a part that counts as one, and the next call ends the work.
 func TestHalfContainers(t *testing.T) {
 	ctx := context.Background()

@@ -78,25 +78,35 @@ func (d *Driver) observeOne(ctx context.Context, name policy.GuestName) (guests.
 	if err != nil || string(bytes.TrimSpace(mark)) != s.Image {
 		o.Cloned = false // whose clone the delta is cannot be told
 	}
-	return o, d.handle(ctx, name, func(c *golxc.Container) error {
-		switch state := c.State(); state {
-		case golxc.STOPPED:
-			if o.Cloned {
-				o.Phase = guests.Stopped
-			}
-			if populated(name) {
-				o.Reason = "its monitor died: what is left of it is ended before it starts"
-			}
-		case golxc.FROZEN, golxc.FREEZING, golxc.THAWED:
-			o.Phase, o.Reason = guests.Paused, strings.ToLower(state.String())
-		default:
-			o.Phase = guests.Running
-		}
-		if o.Phase == guests.Running || o.Phase == guests.Paused {
-			if o.PID = c.InitPid(); o.PID > 0 {
-				o.Since = guests.Started(o.PID)
-			}
-		}
+	err = d.handle(ctx, name, func(c *golxc.Container) error {
+		ask(c, &o)
 		return nil
 	})
+	if errors.Is(err, errSilent) {
+		// One container that hangs must not hide the others.
+		o = guests.Observed{Spec: s, Phase: guests.Paused, Cloned: o.Cloned, Defined: true, Stale: stale, Reason: errSilent.Error()}
+		err = nil
+	}
+	return o, err
+}
+
+// ask completes o with what liblxc says.
+func ask(c *golxc.Container, o *guests.Observed) {
+	switch state := c.State(); state {
+	case golxc.STOPPED:
+		if o.Cloned {
+			o.Phase = guests.Stopped
+		}
+		if populated(o.Name) {
+			o.Reason = "its monitor died: what is left of it is ended before it starts"
+		}
+		return
+	case golxc.FROZEN, golxc.FREEZING, golxc.THAWED:
+		o.Phase, o.Reason = guests.Paused, strings.ToLower(state.String())
+	default:
+		o.Phase = guests.Running
+	}
+	if o.PID = c.InitPid(); o.PID > 0 {
+		o.Since = guests.Started(o.PID)
+	}
 }
