@@ -13,9 +13,12 @@ func Judge(b policy.Blade, p Packet) Verdict {
 	j := judgement{b: b, p: p}
 	j.in, j.out = j.end(p.In), j.end(p.Out)
 	if j.in.unknown() {
-		return drop(UnnamedPort, "no port of that name")
+		v := drop(UnnamedPort, "no port of that name")
+		v.Guard = true
+		return v
 	}
 	if v, guilty := j.guard(); guilty {
+		v.Guard = true
 		return v
 	}
 	return j.hear()

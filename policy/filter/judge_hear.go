@@ -112,11 +112,11 @@ func (j judgement) serviceFor(vip netip.Addr, protocol uint8, port uint16) *poli
 	return nil
 }
 
-// pieceOf says whether the packet is a piece of a UDP packet that a VIP's service may have: for a later one the VIP must have
+// udpPiece says whether the packet is a piece of a UDP packet that a VIP's service may have: for a later one the VIP must have
 // any UDP service that matches, for a first one the port counts.
 func (j judgement) udpPiece(vip netip.Addr, port uint16, match func(policy.Service) bool) bool {
 	ip := j.p.IP
-	if ip.Protocol != protoUDP {
+	if ip.Protocol != protoUDP || ip.Options {
 		return false
 	}
 	switch ip.Piece {

@@ -83,6 +83,7 @@ const (
 // Verdict is what happens to a packet, and what decides it.
 type Verdict struct {
 	Accept bool
+	Guard  bool       // dropped for who sends it, before anybody asks whom it is for
 	Reason Reason     // why it is dropped; empty when it is accepted
 	Rule   string     // what decides: "rule admin", "service www", "check", "bgp", or a sentence
 	Pos    policy.Pos // the policy's line, where one decides

@@ -270,3 +270,13 @@ func (s *Source) group(v6 bool, protocol uint8) netip.Addr {
 	}
 	return netip.MustParseAddr(pick(s.rand, groups[v6]))
 }
+
+// dhcp is an answer of a DHCP or DHCPv6 server.
+func (s *Source) dhcp(segment policy.Segment) filter.Packet {
+	p := s.plain(segment)
+	p.IP.Protocol, p.IP.SourcePort, p.IP.DestinationPort = 17, 67, 68
+	if p.IP.Source.Is6() {
+		p.IP.SourcePort, p.IP.DestinationPort = 547, 546
+	}
+	return p
+}

@@ -23,6 +23,9 @@ func (s *Source) arp(segment policy.Segment) filter.Packet {
 			}
 		}
 	}
+	if vip := pick(s.rand, pick(s.rand, s.blade.Services).VIPs); vip.Is4() && s.one(8) {
+		a.Target = vip
+	}
 	if a.Operation == 2 && s.one(2) {
 		p.Destination = pick(s.rand, s.pool.macs)
 	}
@@ -78,6 +81,9 @@ func (s *Source) neighbour(segment policy.Segment) filter.Packet {
 		n.Options = []filter.NeighbourOption{{Type: 14, Value: policy.MAC{1, 2, 3, 4, 5, 6}}}
 	case !ip.Source.IsUnspecified() && !s.one(3):
 		n.Options = []filter.NeighbourOption{{Type: ip.Type - 134, Value: source}}
+	}
+	if vip := pick(s.rand, pick(s.rand, s.blade.Services).VIPs); vip.Is6() && s.one(8) {
+		n.Target = vip
 	}
 	group, mac := filter.SolicitedNode(n.Target)
 	ip.Destination = group

@@ -10,10 +10,9 @@ import (
 
 // Source draws packets on the bridges of one blade.
 type Source struct {
-	rand   *rand.Rand
-	blade  policy.Blade
-	pool   pool
-	serial uint16
+	rand  *rand.Rand
+	blade policy.Blade
+	pool  pool
 }
 
 // New makes a source of packets for a blade.
@@ -105,7 +104,7 @@ func (s *Source) Next() (filter.Packet, policy.Segment) {
 	segment := pick(s.rand, s.blade.Segments)
 	draws := []func(policy.Segment) filter.Packet{
 		s.request, s.request, s.direct, s.answer, s.answer, s.plain, s.plain, s.plain, s.check, s.routing, s.arp, s.arp, s.neighbour, s.neighbour,
-		s.icmpError, s.oddICMP, s.oddFrame,
+		s.icmpError, s.oddICMP, s.oddFrame, s.dhcp,
 	}
 	p := pick(s.rand, draws)(segment)
 	for s.one(3) {
@@ -117,7 +116,9 @@ func (s *Source) Next() (filter.Packet, policy.Segment) {
 
 // fit makes the drawn packet one that can be sent, and says what conntrack will call it.
 func (s *Source) fit(p *filter.Packet) {
-	s.serial++
+	for p.Source[0]&1 != 0 {
+		p.Source = pick(s.rand, s.pool.macs) // a bridge takes nothing from a group
+	}
 	ip := p.IP
 	if ip == nil {
 		return
@@ -183,6 +184,8 @@ func State(ip filter.IP) filter.ConnTrack {
 			return filter.New
 		}
 		return filter.Invalid
+	case 132:
+		return filter.Invalid // its chunk is no INIT
 	case 1:
 		if ip.Type != 8 && ip.Type != 13 && ip.Type != 15 && ip.Type != 17 {
 			return filter.Invalid
