@@ -12,37 +12,28 @@ import (
 // machine is the place of commands that make the blades, the router and the client.
 const machine = "machine"
 
-// ownFolders is what each of several blades has for itself. The rest of the file system is the machine's, as on real blades
-// that were installed alike.
-var ownFolders = []string{
-	"/etc/bladenet", "/run/bladenet", "/var/lib/bladenet", "/etc/libvirt", "/run/libvirt", "/var/lib/libvirt", "/var/cache/libvirt",
-	"/var/lib/lxc", "/run/lxc", "/var/log",
-}
-
-// spaceScript makes a network, mount and UTS namespace of a name, which shows its own links in /sys and its name in a prompt.
-// Mounts of the machine reach it. more runs in it; it has no apostrophes.
-func spaceScript(name, more string) string {
-	const script = `touch %[1]s.mnt %[1]s.uts /run/netns/%[2]s
-unshare --mount=%[1]s.mnt --uts=%[1]s.uts --net=/run/netns/%[2]s --propagation slave /bin/sh -euc '
-hostname %[2]s
-mount -t sysfs sysfs /sys
-mount -t cgroup2 cgroup2 /sys/fs/cgroup
-ip link set lo up
-%[3]s'
+// spaceScript makes the network, mount and UTS namespaces of a blade, the router or the client, in the background of a shell.
+// Mounts of the machine reach them.
+func spaceScript(kind, name string) string {
+	const script = `unshare --mount=%[1]s.mnt --uts=%[1]s.uts --net=/run/netns/%[2]s --propagation slave %[3]s space %[4]s %[2]s & pids="$pids $!"
 `
-	return fmt.Sprintf(script, guest.Spaces+"/"+name, name, more)
+	return fmt.Sprintf(script, guest.Spaces+"/"+name, name, guest.Binary, kind)
 }
 
-// bladeScript makes one of several blades.
-func bladeScript(name string) string {
-	own := guest.Blades + "/" + name
-	var before, inside strings.Builder
-	for _, folder := range ownFolders {
-		fmt.Fprintf(&before, "mkdir -p %s %s%s\n", folder, own, folder)
-		fmt.Fprintf(&inside, "mount --bind %s%s %s\n", own, folder, folder)
+// spacesScript makes every namespace of a lab.
+func (t topology) spacesScript() string {
+	names, spaces := []string{"router", "client"}, spaceScript(guest.SpaceRouter, "router")+spaceScript(guest.SpaceClient, "client")
+	if t.several() {
+		for _, b := range t.Blades {
+			names = append(names, b.Name)
+			spaces += spaceScript(guest.SpaceBlade, b.Name)
+		}
 	}
-	fmt.Fprintf(&before, "cp -a /etc/libvirt/. %s/etc/libvirt/\ncp -a /var/lib/libvirt/. %s/var/lib/libvirt/\n", own, own)
-	return before.String() + spaceScript(name, inside.String())
+	var files strings.Builder
+	for _, name := range names {
+		fmt.Fprintf(&files, " %[1]s/%[2]s.mnt %[1]s/%[2]s.uts /run/netns/%[2]s", guest.Spaces, name)
+	}
+	return "touch" + files.String() + "\npids=\n" + spaces + "for pid in $pids; do wait $pid; done\n"
 }
 
 // several says whether blades are namespaces of the machine; a single one is the machine itself.

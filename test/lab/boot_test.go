@@ -82,6 +82,7 @@ func TestTwoLabs(t *testing.T) {
 
 	t.Run("exec", func(t *testing.T) { testExec(command{t, c.path}, one) })
 	t.Run("places", func(t *testing.T) { testPlaces(command{t, c.path}, one) })
+	t.Run("announcements", func(t *testing.T) { testAnnouncements(command{t, c.path}, one) })
 	t.Run("machine", func(t *testing.T) { testMachine(command{t, c.path}, one) })
 	t.Run("blades", func(t *testing.T) { testBlades(command{t, c.path}, two) })
 	t.Run("apart", func(t *testing.T) {

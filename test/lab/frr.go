@@ -10,7 +10,7 @@ import (
 func (t topology) frrConfigs() []frrConfig {
 	return []frrConfig{
 		{"zebra", "hostname router\nip forwarding\nipv6 forwarding\n"},
-		{"bfdd", "hostname router\nbfd\n"},
+		{"bfdd", t.bfdConfig()},
 		{"ospfd", t.ospfConfig()},
 		{"ospf6d", t.ospf6Config()},
 		{"bgpd", t.bgpConfig()},
@@ -21,6 +21,27 @@ func (t topology) frrConfigs() []frrConfig {
 type frrConfig struct {
 	daemon string
 	text   string
+}
+
+// bfdConfig slows BFD down where the processor is emulated: it stands still for two seconds when others are busy, and FRR's
+// three times 300 ms would make every session flap. Both sides keep to the slower one's intervals (RFC 5880, section 6.8.4).
+func (t topology) bfdConfig() string {
+	b := frrText("hostname router")
+	b.line("bfd")
+	if t.Emulated {
+		b.line(" profile emulated")
+		b.line("  detect-multiplier 5")
+		b.line("  receive-interval 1000")
+		b.line("  transmit-interval 1000")
+	}
+	return b.String()
+}
+
+func (t topology) bfdProfile() string {
+	if t.Emulated {
+		return " profile emulated"
+	}
+	return ""
 }
 
 // routerID is the router's first IPv4 address.
@@ -55,8 +76,9 @@ func (t topology) ospfConfig() string {
 		b.line(" ip ospf hello-interval %d", n.OSPF.Hello)
 		b.line(" ip ospf dead-interval %d", n.OSPF.Dead)
 		b.line(" ip ospf priority 100")
+		b.line(" ip ospf retransmit-interval 1")
 		if n.OSPF.BFD {
-			b.line(" ip ospf bfd")
+			b.line(" ip ospf bfd%s", t.bfdProfile())
 		}
 	}
 	b.line("router ospf")
@@ -76,8 +98,9 @@ func (t topology) ospf6Config() string {
 		b.line(" ipv6 ospf6 hello-interval %d", n.OSPF.Hello)
 		b.line(" ipv6 ospf6 dead-interval %d", n.OSPF.Dead)
 		b.line(" ipv6 ospf6 priority 100")
+		b.line(" ipv6 ospf6 retransmit-interval 1")
 		if n.OSPF.BFD {
-			b.line(" ipv6 ospf6 bfd")
+			b.line(" ipv6 ospf6 bfd%s", t.bfdProfile())
 		}
 	}
 	b.line("router ospf6")
@@ -116,7 +139,7 @@ func (t topology) bgpConfig() string {
 			b.line(" neighbor %s local-as %d", group, n.BGP.AS)
 		}
 		if n.BGP.BFD {
-			b.line(" neighbor %s bfd", group)
+			b.line(" neighbor %s bfd%s", group, t.bfdProfile())
 		}
 		for _, a := range n.Addresses {
 			b.line(" bgp listen range %s peer-group %s", a.Masked(), group)

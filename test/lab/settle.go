@@ -40,13 +40,7 @@ func (u *start) script(ctx context.Context, in, text string, stdin io.Reader) er
 
 // spaces makes the namespaces and brings the policy files.
 func (u *start) spaces(ctx context.Context) error {
-	text := spaceScript("router", sysctlScript(true)) + spaceScript("client", sysctlScript(false))
-	if u.topology.several() {
-		for _, b := range u.topology.Blades {
-			text += bladeScript(b.Name)
-		}
-	}
-	if err := u.script(ctx, machine, text, nil); err != nil {
+	if err := u.script(ctx, machine, u.topology.spacesScript(), nil); err != nil {
 		return fmt.Errorf("make namespaces: %w", err)
 	}
 	files, err := policyTar(u.policy)
@@ -172,13 +166,15 @@ tar -c -C /var/cache/libvirt .`
 	return os.Rename(fresh, path)
 }
 
-// agent starts bladed on a blade.
+// agent starts bladed on a blade and waits until it listens.
 func (u *start) agent(ctx context.Context, blade string) error {
 	const text = `command -v bladed >/dev/null || { echo "no bladed in bin/: make build"; exit 1; }
-setsid bladed --policy /etc/bladenet >>/var/log/bladed.log 2>&1 </dev/null &
+setsid bladed --policy /etc/bladenet --images /lab/images >>/var/log/bladed.log 2>&1 </dev/null &
 pid=$!
-sleep 1
-kill -0 $pid || { tail -n 10 /var/log/bladed.log; exit 1; }`
+until [ -S /run/bladenet/bladed.sock ]; do
+	kill -0 $pid 2>/dev/null || { tail -n 10 /var/log/bladed.log; exit 1; }
+	sleep 0.2
+done`
 	if err := u.script(ctx, blade, text, nil); err != nil {
 		return fmt.Errorf("start bladed: %w", err)
 	}

@@ -106,11 +106,11 @@ func TestWhyTellsTheReason(t *testing.T) {
 	if err := l.write(fileEnd, ending{Reason: "its time to live is over"}); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(l.path(fileConsole), []byte("first\nKernel panic\n"), 0o600); err != nil {
+	if err := os.WriteFile(l.path(fileConsole), []byte("first\nKernel panic\nlast\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	status, err := l.Exec(t.Context(), Command{Args: []string{"true"}})
-	want := "lab one no longer runs: its time to live is over\n--- end of " + l.path(fileConsole) + "\nfirst\nKernel panic"
+	want := "lab one no longer runs: its time to live is over\n--- end of " + l.path(fileConsole) + "\nKernel panic\nlast"
 	if status != 125 || err == nil {
 		t.Fatalf("got status %d and %v", status, err)
 	}

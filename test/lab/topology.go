@@ -12,6 +12,7 @@ type topology struct {
 	Networks []routedNetwork
 	Users    []netip.Addr   // of the client, besides its own
 	Routed   []netip.Prefix // led to the client
+	Emulated bool           // the machine has no processor of its own, and may stand still for seconds
 }
 
 type blade struct {
@@ -54,23 +55,6 @@ const (
 	router4, router6 = "198.18.0.1", "2001:db8:c0::1"
 	routerOOB        = "172.31.255.1"
 )
-
-// sysctlScript sets, in a network namespace, what a backbone router or a user's machine has.
-func sysctlScript(forwarding bool) string {
-	settings := []string{
-		"ipv4/conf/all/rp_filter=0", "ipv4/conf/default/rp_filter=0",
-		"ipv6/conf/all/accept_dad=0", "ipv6/conf/default/accept_dad=0", "ipv6/conf/all/accept_ra=0", "ipv6/conf/default/accept_ra=0",
-	}
-	if forwarding {
-		settings = append(settings, "ipv4/ip_forward=1", "ipv6/conf/all/forwarding=1")
-	}
-	var b strings.Builder
-	for _, s := range settings {
-		key, value, _ := strings.Cut(s, "=")
-		fmt.Fprintf(&b, "echo %s >/proc/sys/net/%s\n", value, key)
-	}
-	return b.String()
-}
 
 // routerLinks is the router's interfaces as input of `ip -batch`: the switch that all trunks join, a link per VLAN on top of
 // it, and a leg to the client. bladeSpace is the network namespace of a blade by its number, from 0.

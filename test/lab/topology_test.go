@@ -32,6 +32,7 @@ func TestTopology(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			topology.Emulated = test.blades == 1
 			golden(t, filepath.Join("testdata", test.name+".golden"), describe(topology))
 		})
 	}

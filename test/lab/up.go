@@ -181,6 +181,7 @@ func (u *start) prepare(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	u.topology.Emulated = accel == "tcg"
 	o := u.options
 	u.spec = spec{
 		Version: specVersion, Name: o.Name, Token: rand.Text(), Accel: accel, Memory: o.Memory, CPUs: o.CPUs, TTL: o.TTL, Kernel: u.image.Kernel(),

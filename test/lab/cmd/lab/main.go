@@ -68,9 +68,10 @@ func main() {
 func run(ctx context.Context, env environment, args []string) error {
 	verbs := map[string]func(context.Context, environment, []string) error{
 		"up": up, "exec": execute, "shell": shell, "down": down, "list": list, "image": image, "test": test,
-		// Not for people: the two other ends of a lab.
-		"supervise": func(_ context.Context, _ environment, args []string) error { return lab.Supervise(args[0]) },
-		"agent":     func(context.Context, environment, []string) error { return guest.Agent() },
+		// Not for people: the other ends of a lab.
+		"supervise": internal(1, func(args []string) error { return lab.Supervise(args[0]) }),
+		"agent":     internal(0, func([]string) error { return guest.Agent() }),
+		"space":     internal(2, func(args []string) error { return guest.Space(args[0], args[1]) }),
 	}
 	if len(args) == 0 {
 		fmt.Fprint(env.stderr, usage)
@@ -85,6 +86,16 @@ func run(ctx context.Context, env environment, args []string) error {
 		return fmt.Errorf("no verb %q: %w", args[0], errUsage)
 	}
 	return verb(ctx, env, args[1:])
+}
+
+// internal makes a verb that only the lab itself uses, with n arguments.
+func internal(n int, do func(args []string) error) func(context.Context, environment, []string) error {
+	return func(_ context.Context, _ environment, args []string) error {
+		if len(args) != n {
+			return fmt.Errorf("%d arguments, want %d: %w", len(args), n, errUsage)
+		}
+		return do(args)
+	}
 }
 
 // flags makes a verb's flag set with the flag that every verb has.
