@@ -345,7 +345,7 @@ func TestWatchOverrun(t *testing.T) {
 	}()
 	<-first
 	raw(t, k, unix.RTM_NEWLINK, 0, &nlUp{name: "br7"}) // a link that is down changes its alias in silence
-	flood(t, k, "br7", 20000)
+	flood(t, k, "br7", 8000)
 	close(release)
 	deadline := time.Now().Add(10 * time.Second)
 	for !log.has("events were lost") && time.Now().Before(deadline) {
