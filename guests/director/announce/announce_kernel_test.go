@@ -42,7 +42,16 @@ func TestMain(m *testing.M) {
 	done := make(chan struct{})
 	go func() { s.Run(ctx); close(done) }()
 	go func() {
-		_, _ = io.Copy(io.Discard, os.Stdin)
+		// A line is another list of VIPs, the end of the input the end.
+		lines := bufio.NewScanner(os.Stdin)
+		for lines.Scan() {
+			spec := liveSpecs()[name]
+			spec.VIPs = nil
+			for _, v := range strings.Fields(lines.Text()) {
+				spec.VIPs = append(spec.VIPs, netip.MustParseAddr(v))
+			}
+			s.Want(spec)
+		}
 		cancel()
 	}()
 	for ctx.Err() == nil {
@@ -211,7 +220,7 @@ func (r *rig) startRouter(configs map[string]string) {
 // director starts a supervisor in the director's namespace. Its last word is in status.
 type director struct {
 	cmd    *exec.Cmd
-	stdin  io.Closer
+	stdin  io.WriteCloser
 	status chan channel.AnnounceStatus
 }
 
@@ -370,6 +379,7 @@ func TestKernelAnnounces(t *testing.T) {
 			r.addVIPs()
 			took = r.until(20*time.Second, "VIPs back", func() bool { return slices.Equal(r.routes(protocol), want) })
 			t.Logf("VIPs back %s after they are on the loopback again", took)
+			testLiveChange(t, r, d, protocol)
 			if learned := r.ip("-n", r.dir, "route", "show", "default") + r.ip("-6", "-n", r.dir, "route", "show", "default"); learned != "" {
 				t.Errorf("the neighbour's default route is in the director's table: %s", learned)
 			}
@@ -383,6 +393,49 @@ func TestKernelAnnounces(t *testing.T) {
 				return err == nil && len(strings.TrimSpace(string(out))) == 0
 			})
 		})
+	}
+}
+
+// testLiveChange shows that a VIP which joins or leaves the policy costs no adjacency.
+func testLiveChange(t *testing.T, r *rig, d *director, protocol string) {
+	t.Helper()
+	const more = "203.0.113.99"
+	uptime := func() string { // the daemons' process identifiers: none of them is another one
+		var all []string
+		files, err := filepath.Glob(filepath.Join(r.run, "director", "*.pid"))
+		if err != nil || len(files) == 0 {
+			t.Fatalf("pid files: %v, %v", files, err)
+		}
+		for _, f := range files {
+			pid, err := os.ReadFile(f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, filepath.Base(f)+" "+strings.TrimSpace(string(pid)))
+		}
+		return strings.Join(all, ", ")
+	}
+	before := uptime()
+	r.ip("-n", r.dir, "addr", "add", more+"/32", "dev", "lo")
+	time.Sleep(time.Second)
+	if slices.Contains(r.routes(protocol), more) {
+		t.Error("an address that is no VIP yet is at the router")
+	}
+	if _, err := fmt.Fprintln(d.stdin, vip4, vip6, more); err != nil {
+		t.Fatal(err)
+	}
+	took := r.until(20*time.Second, "the new VIP at the router", func() bool { return slices.Contains(r.routes(protocol), more) })
+	t.Logf("new VIP at the router %s after the policy has it", took)
+	if _, err := fmt.Fprintln(d.stdin, vip4, vip6); err != nil {
+		t.Fatal(err)
+	}
+	took = r.until(20*time.Second, "the former VIP gone", func() bool { return !slices.Contains(r.routes(protocol), more) })
+	t.Logf("former VIP gone %s after it left the policy, still on the loopback", took)
+	if after := uptime(); after != before {
+		t.Errorf("daemons before %s, after %s", before, after)
+	}
+	if got := r.routes(protocol); len(got) != 2 {
+		t.Errorf("routes %v", got)
 	}
 }
 

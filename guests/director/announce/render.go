@@ -1,7 +1,10 @@
 package announce
 
 import (
+	"encoding/binary"
 	"fmt"
+	"hash/fnv"
+	"math"
 	"net/netip"
 	"strings"
 
@@ -70,12 +73,11 @@ func (c *config) vips(s Spec, ipv6 bool) {
 	if ipv6 {
 		ip, name, any = "ipv6", list6, "::/0 le 128"
 	}
-	seq := 0
+	taken := map[uint32]bool{}
 	for _, a := range byFamily(s.VIPs, ipv6) {
-		seq += 5
-		c.line("%s prefix-list %s seq %d permit %s", ip, name, seq, netip.PrefixFrom(a, a.BitLen()))
+		c.line("%s prefix-list %s seq %d permit %s", ip, name, sequence(a, taken), netip.PrefixFrom(a, a.BitLen()))
 	}
-	c.line("%s prefix-list %s seq %d deny %s", ip, name, seq+5, any)
+	c.line("%s prefix-list %s seq %d deny %s", ip, name, lastSequence, any)
 	c.line("!")
 	c.line("route-map %s permit 10", name)
 	c.line(" match %s address prefix-list %s", ip, name)
@@ -83,6 +85,26 @@ func (c *config) vips(s Spec, ipv6 bool) {
 	c.line("route-map %s deny 20", name)
 	c.line("exit")
 	c.line("!")
+}
+
+// lastSequence is the highest number that FRR takes.
+const lastSequence = math.MaxUint32
+
+// sequence is the number of a VIP's line. It follows from the address alone, so that a VIP which comes or goes changes one line
+// and no other, which a running daemon can be told.
+func sequence(a netip.Addr, taken map[uint32]bool) uint32 {
+	raw := a.As16()
+	n := binary.BigEndian.Uint32(raw[12:])
+	if a.Is6() {
+		h := fnv.New32a()
+		_, _ = h.Write(raw[:])
+		n = h.Sum32()
+	}
+	for n == 0 || n == lastSequence || taken[n] {
+		n++
+	}
+	taken[n] = true
+	return n
 }
 
 // ospf4 speaks OSPFv2 on eth0 only; no other interface is in an area. Priority 0: a director never becomes the designated

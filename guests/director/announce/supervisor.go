@@ -112,6 +112,9 @@ func (s *Supervisor) guarded() error {
 // converge stops what is not wanted any more or differently, and starts what is missing, zebra first.
 func (s *Supervisor) converge(ctx context.Context, spec Spec) error {
 	files, names := Render(spec), spec.Daemons()
+	if err := s.retell(ctx, files); err != nil {
+		return err
+	}
 	s.stop(func(name string) bool {
 		d := s.running[name]
 		// Everything else hangs on zebra.

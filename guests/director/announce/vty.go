@@ -16,30 +16,45 @@ const (
 	maxAnswer  = 1 << 20
 )
 
-// ask sends one command to a daemon's terminal socket and returns what it prints. The protocol is vtysh's (lib/vty.c of FRR):
-// a command ends with a zero byte, an answer with three zero bytes and its status.
+// ask sends one command to a daemon's terminal socket and returns what it prints.
 func ask(ctx context.Context, socket, command string) ([]byte, error) {
+	var answer []byte
+	err := converse(ctx, socket, []string{command}, func(a []byte) { answer = a })
+	return answer, err
+}
+
+// tell sends commands one after another and stops at the first that is refused.
+func tell(ctx context.Context, socket string, commands []string) error {
+	return converse(ctx, socket, commands, func([]byte) {})
+}
+
+// converse speaks to a daemon's terminal. The protocol is vtysh's (lib/vty.c of FRR): a command ends with a zero byte, an answer
+// with three zero bytes and its status.
+func converse(ctx context.Context, socket string, commands []string, answered func([]byte)) error {
 	ctx, cancel := context.WithTimeout(ctx, vtyTimeout)
 	defer cancel()
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "unix", socket)
 	if err != nil {
-		return nil, fmt.Errorf("ask %q: %w", command, err)
+		return fmt.Errorf("ask %q: %w", commands[0], err)
 	}
 	defer conn.Close()
 	deadline, _ := ctx.Deadline()
 	_ = conn.SetDeadline(deadline)
-	if _, err := conn.Write(append([]byte(command), 0)); err != nil {
-		return nil, fmt.Errorf("ask %q: %w", command, err)
+	for _, command := range commands {
+		if _, err := conn.Write(append([]byte(command), 0)); err != nil {
+			return fmt.Errorf("ask %q: %w", command, err)
+		}
+		answer, status, err := readAnswer(conn)
+		if err == nil && status != 0 {
+			err = fmt.Errorf("status %d: %.80q", status, answer)
+		}
+		if err != nil {
+			return fmt.Errorf("ask %q: %w", command, err)
+		}
+		answered(answer)
 	}
-	answer, status, err := readAnswer(conn)
-	if err == nil && status != 0 {
-		err = fmt.Errorf("status %d", status)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("ask %q: %w", command, err)
-	}
-	return answer, nil
+	return nil
 }
 
 func readAnswer(r io.Reader) (answer []byte, status byte, err error) {
