@@ -102,16 +102,16 @@ func (s *socket) answer(b *batch, last uint32) error {
 			return errors.Join(refused, fmt.Errorf("%w: %w", errDoubtful, err))
 		}
 		done := false
-		eachMessage(buf[:n], func(kind uint16, seq uint32, body []byte) {
-			if kind != unix.NLMSG_ERROR || len(body) < 4 {
+		eachMessage(buf[:n], func(m message) {
+			if m.kind != unix.NLMSG_ERROR || len(m.body) < 4 {
 				return
 			}
-			code := -int32(binary.NativeEndian.Uint32(body))
+			code := -int32(binary.NativeEndian.Uint32(m.body))
 			if code != 0 && refused == nil {
-				refused = fmt.Errorf("%s: %w", b.note(seq), unix.Errno(code))
+				refused = fmt.Errorf("%s: %w", b.note(m.seq), unix.Errno(code))
 			}
 			// An error of the batch's first message is the commit's own: nothing follows it.
-			done = done || seq == last || seq == 0
+			done = done || m.seq == last || m.seq == 0
 		})
 		if done {
 			return refused
@@ -126,15 +126,25 @@ func (b *batch) note(seq uint32) string {
 	return "batch"
 }
 
+// message is one netlink message of a datagram.
+type message struct {
+	kind   uint16
+	seq    uint32
+	sender uint32 // netlink address of the socket that asked
+	body   []byte
+}
+
 // eachMessage calls do for every complete netlink message of a datagram.
-func eachMessage(data []byte, do func(kind uint16, seq uint32, body []byte)) {
+func eachMessage(data []byte, do func(message)) {
 	for len(data) >= headerLength {
 		length := int(binary.NativeEndian.Uint32(data))
 		if length < headerLength || length > len(data) {
 			return
 		}
-		do(binary.NativeEndian.Uint16(data[4:]), binary.NativeEndian.Uint32(data[8:]), data[headerLength:length])
-		aligned := (length + 3) &^ 3
-		data = data[min(aligned, len(data)):]
+		do(message{
+			kind: binary.NativeEndian.Uint16(data[4:]), seq: binary.NativeEndian.Uint32(data[8:]), sender: binary.NativeEndian.Uint32(data[12:]),
+			body: data[headerLength:length],
+		})
+		data = data[min((length+3)&^3, len(data)):]
 	}
 }

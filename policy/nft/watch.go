@@ -76,21 +76,12 @@ func watch(ctx context.Context, file *os.File, own uint32, wake func()) error {
 // the generation's names its table in the attribute of type 1, behind four bytes of header.
 func concernsUs(data []byte, own uint32) bool {
 	concerns := false
-	for len(data) >= headerLength && !concerns {
-		sender := binary.NativeEndian.Uint32(data[12:])
-		length := int(binary.NativeEndian.Uint32(data))
-		eachMessage(data[:min(length, len(data))], func(kind uint16, _ uint32, body []byte) {
-			if kind>>8 != unix.NFNL_SUBSYS_NFTABLES || kind&0xff == unix.NFT_MSG_NEWGEN || sender == own || len(body) < 4 {
-				return
-			}
-			concerns = isOurs(body[0], firstText(body[4:], unix.NFTA_TABLE_NAME))
-		})
-		aligned := (length + 3) &^ 3
-		if length < headerLength || aligned > len(data) {
-			break
+	eachMessage(data, func(m message) {
+		if m.kind>>8 != unix.NFNL_SUBSYS_NFTABLES || m.kind&0xff == unix.NFT_MSG_NEWGEN || m.sender == own || len(m.body) < 4 {
+			return
 		}
-		data = data[aligned:]
-	}
+		concerns = concerns || isOurs(m.body[0], firstText(m.body[4:], unix.NFTA_TABLE_NAME))
+	})
 	return concerns
 }
 
