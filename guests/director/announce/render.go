@@ -124,6 +124,8 @@ func (c *config) ospf4(s Spec) {
 	c.vips(s, false)
 	c.line("router ospf")
 	c.line(" ospf router-id %s", s.Announce.RouterID)
+	// A second is what neighbours accept by default; FRR's own five hold a VIP back that returns.
+	c.line(" timers throttle lsa all 1000")
 	c.line(" redistribute connected metric 20 metric-type 1 route-map %s", list4)
 	c.line("exit")
 }
@@ -156,6 +158,7 @@ func (c *config) bgp(s Spec) {
 	c.line("!")
 	c.vips(s, false)
 	c.vips(s, true)
+	c.line("bgp route-map delay-timer 1")
 	c.line("router bgp %d", b.AS)
 	c.line(" bgp router-id %s", s.Announce.RouterID)
 	c.line(" no bgp default ipv4-unicast")
