@@ -86,9 +86,13 @@ func testAnnouncements(c command, name string) {
 	for vip, protocol := range map[string]string{
 		"203.0.113.10": "proto ospf", "2001:db8:5::10": "proto ospf", "203.0.113.11": "proto bgp", "2001:db8:5::11": "proto bgp",
 	} {
+		family := "-4"
+		if strings.Contains(vip, ":") {
+			family = "-6"
+		}
 		begin := time.Now()
 		for {
-			r := c.run("", "exec", "--name", name, "--in", "router", "--", "ip", "route", "get", vip)
+			r := c.run("", "exec", "--name", name, "--in", "router", "--", "ip", family, "route", "show", vip)
 			if strings.Contains(r.Stdout, protocol) {
 				c.t.Logf("%s learned, %v later", vip, time.Since(begin).Round(100*time.Millisecond))
 				break

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -12,13 +13,13 @@ import (
 func TestRoundTrip(t *testing.T) {
 	type frame struct {
 		Kind    Kind
-		Payload []byte
+		Payload string // which cmp compares at once
 	}
-	want := []frame{{Stdin, []byte("a\x00b")}, {StdinEnd, []byte{}}, {Stdout, bytes.Repeat([]byte{7}, MaxPayload)}}
+	want := []frame{{Stdin, "a\x00b"}, {StdinEnd, ""}, {Stdout, strings.Repeat("x", MaxPayload)}}
 	var stream bytes.Buffer
 	conn := NewConn(&stream)
 	for _, f := range want {
-		if err := conn.Send(f.Kind, f.Payload); err != nil {
+		if err := conn.Send(f.Kind, []byte(f.Payload)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -31,7 +32,7 @@ func TestRoundTrip(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got = append(got, frame{kind, payload})
+		got = append(got, frame{kind, string(payload)})
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error("(-want +got)\n" + diff)
