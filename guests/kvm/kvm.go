@@ -67,16 +67,27 @@ func (d *Driver) Close() { d.link.shut() }
 
 func (d *Driver) dir(name policy.GuestName) string { return filepath.Join(d.Dir, string(name)) }
 
+// startTimeout is how long QEMU may take to come up: libvirt probes it first, after it was upgraded, and the disk may be cold.
+const startTimeout = 2 * time.Minute
+
 // call is one exchange with libvirtd, within the driver's time and the caller's.
 func (d *Driver) call(ctx context.Context, f func(*libvirt.Connect) error) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, d.Timeout, fmt.Errorf("waited %s", d.Timeout))
+	return d.callFor(ctx, d.Timeout, f)
+}
+
+func (d *Driver) callFor(ctx context.Context, limit time.Duration, f func(*libvirt.Connect) error) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("waited %s", limit))
 	defer cancel()
 	return sentence(d.link.call(ctx, f))
 }
 
 // domain runs f with a domain of ours. absent is returned when there is none of that name.
 func (d *Driver) domain(ctx context.Context, name policy.GuestName, f func(*libvirt.Domain) error) error {
-	return d.call(ctx, func(c *libvirt.Connect) error {
+	return d.call(ctx, onDomain(name, f))
+}
+
+func onDomain(name policy.GuestName, f func(*libvirt.Domain) error) func(*libvirt.Connect) error {
+	return func(c *libvirt.Connect) error {
 		dom, err := c.LookupDomainByName(string(name))
 		if errors.Is(err, libvirt.ERR_NO_DOMAIN) {
 			return errAbsent
@@ -93,7 +104,7 @@ func (d *Driver) domain(ctx context.Context, name policy.GuestName, f func(*libv
 			return errors.Join(errForeign, err)
 		}
 		return f(dom)
-	})
+	}
 }
 
 var (
@@ -170,12 +181,12 @@ func (d *Driver) clone(name policy.GuestName, img image.Image) error {
 
 // Start boots the machine; its taps must be there.
 func (d *Driver) Start(ctx context.Context, name policy.GuestName) error {
-	err := d.domain(ctx, name, func(dom *libvirt.Domain) error {
+	err := d.callFor(ctx, startTimeout, onDomain(name, func(dom *libvirt.Domain) error {
 		if active, err := dom.IsActive(); err != nil || active {
 			return err
 		}
 		return dom.Create()
-	})
+	}))
 	if err != nil {
 		return fmt.Errorf("start domain %s: %w", name, err)
 	}
@@ -195,26 +206,40 @@ func (d *Driver) stop(ctx context.Context, name policy.GuestName, grace time.Dur
 	if err != nil || !active {
 		return err
 	}
-	deadline := time.Now().Add(grace)
-	if grace > 0 {
-		// A machine that is paused or has no helper does not hear the button; the plug follows.
-		err = d.domain(ctx, name, func(dom *libvirt.Domain) error { return dom.ShutdownFlags(libvirt.DOMAIN_SHUTDOWN_ACPI_POWER_BTN) })
-		for err == nil && time.Now().Before(deadline) {
-			select {
-			case <-ctx.Done():
-				return context.Cause(ctx)
-			case <-time.After(50 * time.Millisecond):
-			}
-			if active, err := d.active(ctx, name); err != nil || !active {
-				return err
-			}
-		}
+	ended, err := d.press(ctx, name, grace)
+	if err != nil || ended {
+		return err
 	}
 	err = d.domain(ctx, name, (*libvirt.Domain).Destroy)
 	if errors.Is(err, libvirt.ERR_OPERATION_INVALID) {
 		return nil // it ended meanwhile
 	}
 	return err
+}
+
+// press presses the power button, again every few seconds because a machine that still boots does not hear it, and reports whether the
+// machine ended within grace. One that is paused, or whose button cannot be pressed, gets no grace.
+func (d *Driver) press(ctx context.Context, name policy.GuestName, grace time.Duration) (ended bool, err error) {
+	const again, look = 3 * time.Second, 50 * time.Millisecond
+	button := func(dom *libvirt.Domain) error { return dom.ShutdownFlags(libvirt.DOMAIN_SHUTDOWN_ACPI_POWER_BTN) }
+	var pressed time.Time
+	for began := time.Now(); time.Since(began) < grace; {
+		if time.Since(pressed) >= again {
+			if err := d.domain(ctx, name, button); err != nil {
+				break // the plug follows
+			}
+			pressed = time.Now()
+		}
+		select {
+		case <-ctx.Done():
+			return false, context.Cause(ctx)
+		case <-time.After(look):
+		}
+		if active, err := d.active(ctx, name); err != nil || !active {
+			return true, err
+		}
+	}
+	return false, nil
 }
 
 func (d *Driver) active(ctx context.Context, name policy.GuestName) (active bool, err error) {

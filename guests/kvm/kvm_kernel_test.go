@@ -173,8 +173,7 @@ func TestLifeOfAMachine(t *testing.T) {
 	if err := d.Destroy(ctx, spec.Name); err == nil || !strings.Contains(err.Error(), "it runs") {
 		t.Errorf("destroy of a running machine: %v", err)
 	}
-	time.Sleep(5 * time.Second) // the helper loads the button's module a moment after its first word
-	do(t, "stop", func() error { return d.Stop(ctx, spec.Name, 90*time.Second) })
+	do(t, "stop", func() error { return d.Stop(ctx, spec.Name, 3*time.Minute) })
 	said(t, d, name, "power off", 1, time.Second) // by the button, not by the plug
 	do(t, "stop again", func() error { return d.Stop(ctx, spec.Name, time.Second) })
 	if o := observed(t, d, name); o.Phase != guests.Stopped || o.PID != 0 {
