@@ -59,7 +59,7 @@ func CheckExpectations(f *policy.Fleet) policy.Diagnostics {
 			out = append(out, d)
 		}
 	}
-	return out
+	return f.WithSource(out)
 }
 
 // disagree says how an outcome differs from what is expected, and which line of policy decided.

@@ -1,0 +1,54 @@
+# Two commands do it all on a Debian 12 machine, as root, with Go: `make demo` and `make test`.
+
+SHELL := /bin/bash
+GO ?= go
+# bladed opens libvirt at run time: it starts, and runs containers, on a blade that has none.
+TAGS := libvirt_dlopen
+PACKAGES := gcc libc6-dev pkg-config lxc-dev qemu-system-x86 qemu-utils mmdebstrap e2fsprogs cpio kmod busybox-static openssh-client nftables
+IMAGES := build/images
+LAB ?= make
+# Build tags of the tests that need more than a machine with Go.
+LEVELS := kernel,lab
+# Packages with tests that need a blade's kernel.
+KERNEL = $(shell grep -rlE "^//go:build kernel" --include=*_test.go bridges guests hostagent policy | xargs -n1 dirname | sort -u | sed "s|^|./|")
+
+.PHONY: help deps build images demo test lint unit kernel e2e bench fuzz package clean
+
+help: ## what there is
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+deps: ## install what the build, the images and the lab need (Debian 12, root)
+	@missing=; for p in $(PACKAGES); do dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$p"; done; \
+	if [ -n "$$missing" ]; then echo "installing:$$missing"; apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $$missing; fi
+
+build: deps ## bin/: bladed, bladectl, bladeguest, lab
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/ ./cmd/bladectl ./cmd/bladeguest ./test/lab/cmd/lab
+	$(GO) build -trimpath -tags $(TAGS) -o bin/bladed ./cmd/bladed
+
+images: build ## build/images: what guests are cloned from
+	bin/bladectl image build --store $(IMAGES) director web
+
+demo: images ## boot the lab and show a user's requests answered over a v4 and a v6 VIP
+	$(GO) run ./test/demo
+
+test: lint unit kernel e2e ## everything: lint, unit, kernel and end-to-end tests
+
+lint: deps
+	@test -z "$$($(GO) tool gofumpt -l . | tee /dev/stderr)"
+	$(GO) vet -tags $(TAGS),$(LEVELS) ./...
+	$(GO) tool staticcheck -tags $(TAGS),$(LEVELS) ./...
+
+unit: deps ## what needs neither root nor a special kernel
+	$(GO) test -race -tags $(TAGS) ./...
+
+kernel: images ## what needs the kernel of a blade: namespaces, links, rules, guests, in the lab
+	bin/lab down --name $(LAB)-kernel
+	trap 'bin/lab down --name $(LAB)-kernel' EXIT; bin/lab up --name $(LAB)-kernel && bin/lab test --name $(LAB)-kernel $(KERNEL)
+
+e2e: images ## the product as a user has it, and the lab itself
+	bin/lab down --name $(LAB)-e2e
+	trap 'bin/lab down --name $(LAB)-e2e' EXIT; bin/lab up --name $(LAB)-e2e && bin/lab test --name $(LAB)-e2e -v --timeout 20m ./test/e2e
+	$(GO) test -tags lab ./test/lab/...
+
+clean: ## remove what was built here (not the cache of the lab's disk)
+	rm -rf bin build

@@ -1,0 +1,210 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/bladenet/bladenet/hostagent/api"
+	"github.com/bladenet/bladenet/policy"
+	"github.com/bladenet/bladenet/policy/plan"
+)
+
+var update = flag.Bool("update", false, "write the golden files")
+
+// result is what one run of bladectl left.
+type result struct {
+	status         int
+	stdout, stderr string
+}
+
+func ctl(t *testing.T, socket string, args ...string) result {
+	t.Helper()
+	var stdout, stderr bytes.Buffer
+	getenv := func(key string) string { return map[string]string{"BLADENET_SOCKET": socket}[key] }
+	code := run(t.Context(), env{stdout: &stdout, stderr: &stderr, getenv: getenv}, args)
+	return result{code, stdout.String(), stderr.String()}
+}
+
+// daemon answers the API on a socket of its own.
+func daemon(t *testing.T, answers map[string]any) string {
+	t.Helper()
+	socket := filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		answer, ok := answers[strings.TrimPrefix(r.URL.Path, "/v1/")]
+		if !ok {
+			http.Error(w, "no such verb", http.StatusNotFound)
+			return
+		}
+		events, many := answer.([]api.Event)
+		if !many {
+			_ = json.NewEncoder(w).Encode(answer)
+			return
+		}
+		for _, e := range events {
+			_ = json.NewEncoder(w).Encode(e)
+		}
+	})}
+	go func() { _ = srv.Serve(l) }()
+	t.Cleanup(func() { srv.Close() })
+	return socket
+}
+
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	path := filepath.Join("testdata", name)
+	if *update {
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), got); diff != "" {
+		t.Errorf("%s (-want +got):\n%s", name, diff)
+	}
+}
+
+func TestWords(t *testing.T) {
+	for _, c := range []struct {
+		args   string
+		status int
+		want   string
+	}{
+		{"", exitOK, "spawn"},
+		{"help", exitOK, "destroy"},
+		{"plan --help", exitOK, "example:"},
+		{"plann", exitUsage, `unknown verb "plann"`},
+		{"status now", exitUsage, "usage: bladectl status"},
+		{"status -o xml", exitUsage, "text, json or yaml"},
+		{"status --nosuch", exitUsage, "nosuch"},
+		{"spawn realserver", exitUsage, "usage: bladectl spawn"},
+		{"spawn router r1", exitError, "a director or a realserver"},
+		{"spawn realserver R1", exitError, "lower-case"},
+		{"spawn realserver r1 --count 0", exitError, "one or more"},
+		{"destroy -x-", exitUsage, "usage"},
+		{"image build nosuch", exitError, "there are director"},
+		{"image burn", exitError, "build, list or remove"},
+		{"status", exitError, "systemctl start bladed"},
+	} {
+		got := ctl(t, filepath.Join(t.TempDir(), "none"), strings.Fields(c.args)...)
+		if got.status != c.status || !strings.Contains(got.stdout+got.stderr, c.want) {
+			t.Errorf("bladectl %s: status %d, want %d and a word on %q:\n%s%s", c.args, got.status, c.status, c.want, got.stdout, got.stderr)
+		}
+	}
+}
+
+func TestEveryVerbHasAnExample(t *testing.T) {
+	for _, v := range verbs() {
+		if v.example == "" || !strings.HasPrefix(v.example, "bladectl "+v.name) || v.brief == "" {
+			t.Errorf("%s: example %q, brief %q", v.name, v.example, v.brief)
+		}
+	}
+}
+
+func TestCheckShowsEveryMistakeWithItsPlace(t *testing.T) {
+	dir := t.TempDir()
+	text := "zones: [public]\nsites: [paris]\nblades:\n  b1: {site: pari, zone: public, trunk: eno1, color: red}\n"
+	if err := os.WriteFile(filepath.Join(dir, "a.yaml"), []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	got := ctl(t, "", "check", dir)
+	for _, want := range []string{"a.yaml:4:14", "a.yaml:4:47", "^"} {
+		if got.status != exitError || !strings.Contains(got.stdout, want) {
+			t.Errorf("check: status %d, want %d and %q:\n%s", got.status, exitError, want, got.stdout)
+		}
+	}
+}
+
+func TestCheckOfTheDemosFleet(t *testing.T) {
+	got := ctl(t, "", "check", "../../test/fleets/one-blade")
+	if got.status != exitOK || !strings.Contains(got.stdout, "3 expectations hold") {
+		t.Errorf("check: status %d:\n%s%s", got.status, got.stdout, got.stderr)
+	}
+}
+
+var steps = []plan.Step{
+	{Subsystem: "links", Verb: plan.Create, Object: "veth www-1.0", Guest: "www-1", Detail: []string{"mtu 1500"}},
+	{Subsystem: "guests", Verb: plan.Blocked, Object: "container www-1", Guest: "www-1", Reason: "image web is not in the store"},
+}
+
+func TestPlan(t *testing.T) {
+	socket := daemon(t, map[string]any{"plan": api.Plan{Version: api.Version, Blade: "b1", Revision: 3, Steps: steps}})
+	for _, c := range []struct {
+		args   []string
+		status int
+		golden string
+	}{
+		{[]string{"plan"}, exitOK, "plan.txt"},
+		{[]string{"plan", "--exit-code"}, exitChanges, "plan.txt"},
+		{[]string{"plan", "-o", "json"}, exitOK, "plan.json"},
+		{[]string{"plan", "-o", "yaml"}, exitOK, "plan.yaml"},
+	} {
+		got := ctl(t, socket, c.args...)
+		if got.status != c.status {
+			t.Errorf("%v: status %d, want %d: %s", c.args, got.status, c.status, got.stderr)
+		}
+		golden(t, c.golden, got.stdout)
+	}
+}
+
+func TestStatus(t *testing.T) {
+	s := api.Status{
+		Version: api.Version, Blade: "b1", Site: "paris", Zone: "public", Revision: 3, Pending: "the policy folder differs",
+		Waiting: []api.Waiting{{Step: steps[1], Error: "first\nsecond", Since: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)}},
+		Links: []api.Link{
+			{Bridge: "br111", VLAN: 111, Network: "uplink", Uplink: "vlan111", Ports: []api.Port{}},
+			{Bridge: "br120", VLAN: 120, Network: "service", Uplink: "vlan120", Ports: []api.Port{
+				{Name: "d1.1", Guest: "d1", Interface: "eth1", MAC: policy.MAC{2, 0, 0, 0, 0, 1}, Up: true},
+				{Name: "www-1.1", Guest: "www-1", Interface: "eth1", MAC: policy.MAC{2, 0, 0, 0, 0, 2}},
+			}},
+		},
+		Guests: []api.Guest{
+			{Name: "d1", Role: "director", Driver: "kvm", Image: "director", State: "running", Addresses: []string{"192.0.2.2"}, Director: &api.Director{Answering: true, InForce: true, Neighbors: 2}},
+			{Name: "www-1", Role: "realserver", Driver: "lxc", Image: "web", State: "absent", Addresses: []string{"198.51.100.11"}},
+		},
+		Services: []api.Service{{
+			Director: "d1", Service: "www", VIP: "203.0.113.10", Protocol: "tcp", Port: 80, Up: true, Announced: true,
+			Destinations: []api.Destination{{Guest: "www-1", Weight: 0, Reason: "connection refused"}, {Guest: "www-2", Weight: 100, Up: true}},
+		}},
+		Filter: api.Filter{Dropped: map[string]uint64{"spoof": 2, "arp": 0}},
+	}
+	socket := daemon(t, map[string]any{"status": s})
+	golden(t, "status.txt", ctl(t, socket, "status").stdout)
+	golden(t, "status.json", ctl(t, socket, "status", "-o", "json").stdout)
+}
+
+func TestApplyTellsAStory(t *testing.T) {
+	socket := daemon(t, map[string]any{"apply": []api.Event{
+		{Elapsed: 10 * time.Millisecond, Message: "revision 4 in force"},
+		{Elapsed: 1500 * time.Millisecond, Took: time.Second, Step: &steps[0]},
+		{Elapsed: 1600 * time.Millisecond, Done: true, Message: "done"},
+	}})
+	got := ctl(t, socket, "apply")
+	golden(t, "apply.stderr", got.stderr)
+	golden(t, "apply.stdout", got.stdout)
+}
+
+func TestApplyOfABrokenPolicySaysSoOnce(t *testing.T) {
+	found := policy.Diagnostics{{Severity: policy.SeverityError, Pos: policy.Pos{File: "a.yaml", Line: 2, Col: 3}, Message: "no such site"}}
+	socket := daemon(t, map[string]any{"apply": []api.Event{{Diagnostics: found}, {Done: true, Error: "the policy has mistakes"}}})
+	got := ctl(t, socket, "apply")
+	if got.status != exitError || !strings.Contains(got.stdout, "a.yaml:2:3: error: no such site") || got.stderr != "" {
+		t.Errorf("apply: status %d\n%s%s", got.status, got.stdout, got.stderr)
+	}
+}

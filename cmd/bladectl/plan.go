@@ -1,0 +1,64 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/bladenet/bladenet/hostagent/api"
+	"github.com/bladenet/bladenet/policy"
+	"github.com/bladenet/bladenet/policy/plan"
+)
+
+func planVerb() verb {
+	v := verb{
+		name: "plan", args: "[DIR]", brief: "Show what would change on this blade, exactly",
+		example: "bladectl plan --exit-code",
+	}
+	v.run = func(ctx context.Context, e env, args []string) error {
+		f := newFlags(e, v).withSocket().withOutput()
+		exitCode := f.Bool("exit-code", false, "exit with 2 when something would change")
+		words, err := f.parse(args, 0, 1)
+		if err != nil {
+			return err
+		}
+		var request api.PlanRequest
+		if len(words) == 1 {
+			if request.Files, err = readFiles(words[0]); err != nil {
+				return err
+			}
+		}
+		answer, err := api.NewClient(f.socket).Plan(ctx, request)
+		if err != nil {
+			return err
+		}
+		if answer.Diagnostics.HasErrors() {
+			if err := f.print(answer, func() error { return answer.Diagnostics.Render(e.stdout) }); err != nil {
+				return err
+			}
+			return errSaid
+		}
+		if err := f.print(answer, func() error { return plan.Render(e.stdout, answer.Steps) }); err != nil {
+			return err
+		}
+		if *exitCode && len(answer.Steps) > 0 {
+			return errChanges
+		}
+		return nil
+	}
+	return v
+}
+
+func readFiles(dir string) ([]api.File, error) {
+	files, err := policy.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	if len(files) == 0 {
+		return nil, fmt.Errorf("read %s: no *.yaml file there", dir)
+	}
+	var out []api.File
+	for _, f := range files {
+		out = append(out, api.File{Name: f.Name, Data: string(f.Data)})
+	}
+	return out, nil
+}

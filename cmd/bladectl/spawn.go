@@ -1,0 +1,92 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"regexp"
+	"strings"
+
+	"github.com/bladenet/bladenet/hostagent/api"
+	"github.com/bladenet/bladenet/policy"
+)
+
+func spawnVerb() verb {
+	v := verb{
+		name: "spawn", args: "realserver|director NAME", brief: "Make a guest and return when it is in rotation and answers",
+		example: "bladectl spawn realserver www-l3 --service www --image web",
+	}
+	v.run = func(ctx context.Context, e env, args []string) error {
+		f := newFlags(e, v).withSocket().withOutput().withVerbose()
+		services := f.String("service", "", "services that a real server serves, joined by commas")
+		site := f.String("site", "", "site of a director")
+		blade := f.String("blade", "", "blade to run on; the one asked where empty")
+		image := f.String("image", "", "image to clone (default: the one that the other real servers of its services have; director)")
+		weight := f.Int("weight", 0, "weight in its services; 0 means the default of 100")
+		count := f.Int("count", 1, "how many: NAME-1, NAME-2, …")
+		dryRun := f.Bool("dry-run", false, "show the policy entry and the plan, change nothing")
+		keep := f.Bool("keep", false, "keep what there is when it fails")
+		words, err := f.parse(args, 2, 2)
+		if err != nil {
+			return err
+		}
+		r := api.SpawnRequest{
+			Role: policy.Role(words[0]), Blade: policy.BladeName(*blade), Site: policy.SiteName(*site),
+			Image: *image, Weight: *weight, DryRun: *dryRun, Keep: *keep,
+		}
+		if r.Role != policy.RoleDirector && r.Role != policy.RoleRealServer {
+			return fmt.Errorf("spawn %q: a guest is a director or a realserver", words[0])
+		}
+		for name := range strings.SplitSeq(*services, ",") {
+			if name != "" {
+				r.Services = append(r.Services, policy.ServiceName(name))
+			}
+		}
+		names, err := spawnNames(words[1], *count)
+		if err != nil {
+			return err
+		}
+		return spawn(ctx, f, r, names)
+	}
+	return v
+}
+
+// spawn makes the guests one after the other: each is in rotation before the next begins.
+func spawn(ctx context.Context, f *flags, r api.SpawnRequest, names []policy.GuestName) error {
+	client := api.NewClient(f.socket)
+	for _, name := range names {
+		r.Name = name
+		see := f.events()
+		if err := see.end(client.Spawn(ctx, r, see.event)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func spawnNames(name string, count int) ([]policy.GuestName, error) {
+	if count < 1 {
+		return nil, fmt.Errorf("spawn --count %d: one or more", count)
+	}
+	if count == 1 {
+		one, err := guestName(name)
+		return []policy.GuestName{one}, err
+	}
+	var names []policy.GuestName
+	for i := range count {
+		one, err := guestName(fmt.Sprintf("%s-%d", name, i+1))
+		if err != nil {
+			return nil, err
+		}
+		names = append(names, one)
+	}
+	return names, nil
+}
+
+var label = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+
+func guestName(s string) (policy.GuestName, error) {
+	if !label.MatchString(s) {
+		return "", fmt.Errorf("guest %q: a name has lower-case letters, digits and hyphens, 63 at most, and begins and ends without a hyphen", s)
+	}
+	return policy.GuestName(s), nil
+}

@@ -1,0 +1,141 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/bladenet/bladenet/hostagent/api"
+)
+
+func statusVerb() verb {
+	v := verb{
+		name: "status", args: "", brief: "Show links, guests, services, and what is not as it should be",
+		example: "bladectl status -o json",
+	}
+	v.run = func(ctx context.Context, e env, args []string) error {
+		f := newFlags(e, v).withSocket().withOutput()
+		if _, err := f.parse(args, 0, 0); err != nil {
+			return err
+		}
+		s, err := api.NewClient(f.socket).Status(ctx)
+		if err != nil {
+			return err
+		}
+		return f.print(s, func() error { return writeStatus(e.stdout, s) })
+	}
+	return v
+}
+
+func writeStatus(w io.Writer, s api.Status) error {
+	state := "as wanted"
+	if !s.Converged {
+		state = "not as wanted yet"
+	}
+	fmt.Fprintf(w, "blade %s  site %s  zone %s  revision %d  %s\n", s.Blade, s.Site, s.Zone, s.Revision, state)
+	if s.Pending != "" {
+		fmt.Fprintf(w, "! %s\n", s.Pending)
+	}
+	for _, x := range s.Waiting {
+		fmt.Fprintf(w, "%s  since %s", x.Step, x.Since.Format("15:04:05"))
+		if x.Error != "" {
+			fmt.Fprintf(w, "\n    %s", strings.ReplaceAll(x.Error, "\n", "\n    "))
+		}
+		fmt.Fprintln(w)
+	}
+	writeLinks(w, s)
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	writeGuests(t, s.Guests)
+	writeServices(t, s.Services)
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	return writeFilter(w, s.Filter)
+}
+
+// writeLinks draws the bridges with their ports.
+func writeLinks(w io.Writer, s api.Status) {
+	if len(s.Links) > 0 {
+		fmt.Fprintln(w, "\ntrunk")
+	}
+	for i, l := range s.Links {
+		branch, stem := "├─", "│ "
+		if i == len(s.Links)-1 {
+			branch, stem = "└─", "  "
+		}
+		fmt.Fprintf(w, "  %s %s (802.1q %d) ─ %s  %s\n", branch, l.Uplink, l.VLAN, l.Bridge, l.Network)
+		for j, p := range l.Ports {
+			twig := "├─"
+			if j == len(l.Ports)-1 {
+				twig = "└─"
+			}
+			up := "up"
+			if !p.Up {
+				up = "down"
+			}
+			fmt.Fprintf(w, "  %s     %s %-15s %s %s  %s  %s\n", stem, twig, p.Name, p.Guest, p.Interface, p.MAC, up)
+		}
+	}
+}
+
+func writeGuests(w io.Writer, guests []api.Guest) {
+	fmt.Fprintln(w, "\nGUEST\tROLE\tRUNS\tIMAGE\tSTATE\tADDRESSES")
+	for _, g := range guests {
+		state := g.State
+		if d := g.Director; d != nil {
+			switch {
+			case d.Error != "":
+				state += ", " + d.Error
+			case !d.Answering:
+				state += ", does not answer"
+			case !d.InForce:
+				state += ", has an older state"
+			default:
+				state += fmt.Sprintf(", %d adjacencies", d.Neighbors)
+			}
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", g.Name, g.Role, g.Driver, g.Image, state, strings.Join(g.Addresses, " "))
+	}
+}
+
+func writeServices(w io.Writer, services []api.Service) {
+	fmt.Fprintln(w, "\nSERVICE\tVIP\tPORT\tDIRECTOR\tSTATE\tREAL SERVERS")
+	for _, s := range services {
+		state := "down"
+		if s.Up {
+			state = "up"
+		}
+		if s.Announced {
+			state += ", announced"
+		}
+		var servers []string
+		for _, d := range s.Destinations {
+			text := fmt.Sprintf("%s=%d", d.Guest, d.Weight)
+			if !d.Up && d.Reason != "" {
+				text += " (" + d.Reason + ")"
+			}
+			servers = append(servers, text)
+		}
+		fmt.Fprintf(w, "%s\t%s\t%d/%s\t%s\t%s\t%s\n", s.Service, s.VIP, s.Port, s.Protocol, s.Director, state, strings.Join(servers, " "))
+	}
+}
+
+func writeFilter(w io.Writer, f api.Filter) error {
+	fmt.Fprintf(w, "\nconntrack entries of VIPs: %d\ndropped packets:", f.VIPConntrack)
+	dropped := 0
+	for _, reason := range slices.Sorted(maps.Keys(f.Dropped)) {
+		if f.Dropped[reason] > 0 {
+			fmt.Fprintf(w, " %s=%d", reason, f.Dropped[reason])
+			dropped++
+		}
+	}
+	if dropped == 0 {
+		fmt.Fprint(w, " none")
+	}
+	_, err := fmt.Fprintln(w)
+	return err
+}

@@ -1,0 +1,324 @@
+package hostagent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net/netip"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/bladenet/bladenet/bridges"
+	"github.com/bladenet/bladenet/guests"
+	"github.com/bladenet/bladenet/guests/channel"
+	"github.com/bladenet/bladenet/hostagent/api"
+	"github.com/bladenet/bladenet/hostagent/revision"
+	"github.com/bladenet/bladenet/policy"
+	"github.com/bladenet/bladenet/policy/filter"
+	"github.com/bladenet/bladenet/policy/nft"
+	"github.com/bladenet/bladenet/policy/plan"
+)
+
+// How long the loop waits: resync when nothing happens, settle after an event so that a burst is one pass, and the first and
+// longest pause after a pass that failed.
+const (
+	resync     = 30 * time.Second
+	settle     = 30 * time.Millisecond
+	firstRetry = time.Second
+	lastRetry  = 30 * time.Second
+)
+
+// Links is the blade's VLANs, bridges and ports.
+type Links interface {
+	Observe(ctx context.Context) (bridges.State, error)
+	Apply(ctx context.Context, steps []bridges.Step) error
+	Watch(ctx context.Context, wake func()) error
+}
+
+// Filter is the blade's packet filter.
+type Filter interface {
+	Observe(ctx context.Context) (nft.State, error)
+	Apply(ctx context.Context, steps []nft.Step) error
+	Watch(ctx context.Context, wake func()) error
+	Counters(ctx context.Context) (nft.Counters, error)
+	VIPConntrack(ctx context.Context, vips []netip.Addr) (int, error)
+}
+
+// Config is what an Agent works with.
+type Config struct {
+	Blade   policy.BladeName
+	Policy  string // folder of policy files
+	State   string // folder of revisions, /var/lib/bladenet
+	Links   Links
+	Filter  Filter
+	Drivers map[policy.Driver]guests.Driver
+	Images  guests.Images
+	Dial    func(ctx context.Context, cid uint32) (*channel.Client, error) // a director's helper
+	Log     *slog.Logger
+}
+
+// Agent keeps one blade as its revision says. Use New.
+type Agent struct {
+	cfg       Config
+	log       *slog.Logger
+	revisions *revision.Store
+	directors *directors
+	wakeC     chan struct{}
+	life      context.Context // of Run: conversations with directors end with it
+
+	passing sync.Mutex // one pass at a time; also guards the policy folder
+
+	mu      sync.Mutex // guards what follows
+	now     wanted
+	waiting []api.Waiting
+	passed  bool // a pass has ended since the revision came into force
+	failed  bool // the last pass failed
+}
+
+// wanted is what the agent keeps the blade at.
+type wanted struct {
+	revision revision.Revision
+	fleet    *policy.Fleet
+	blade    policy.Blade
+}
+
+// New returns an agent. It reads the newest revision, so that a blade whose policy folder is broken or gone comes up as it was.
+func New(cfg Config) (*Agent, error) {
+	store, err := revision.Open(filepath.Join(cfg.State, "revisions"))
+	if err != nil {
+		return nil, err
+	}
+	a := &Agent{cfg: cfg, log: cfg.Log.With("blade", cfg.Blade), revisions: store, wakeC: make(chan struct{}, 1)}
+	a.directors = &directors{log: a.log, wake: a.Wake, dial: cfg.Dial, each: map[policy.GuestName]*director{}}
+	last, ok, err := store.Latest()
+	if err != nil {
+		a.log.Error("read revisions", "err", err)
+	}
+	if !ok {
+		return a, nil
+	}
+	fleet, blade, found := a.derive(last.Files)
+	if found.HasErrors() {
+		return nil, fmt.Errorf("load revision %d: it was right once and is not now: %s", last.Number, found[0].Message)
+	}
+	a.now = wanted{revision: last, fleet: fleet, blade: blade}
+	return a, nil
+}
+
+// Wake asks the loop to look at the blade.
+func (a *Agent) Wake() {
+	select {
+	case a.wakeC <- struct{}{}:
+	default:
+	}
+}
+
+// Run keeps the blade until ctx ends. It leaves the kernel as it is.
+func (a *Agent) Run(ctx context.Context) error {
+	a.life = ctx
+	if a.wantedNow().revision.Number == 0 {
+		if err := a.adopt(ctx); err != nil {
+			a.log.Error("no revision yet, and the policy folder cannot be taken", "err", err)
+		}
+	}
+	a.watch(ctx)
+	retry := firstRetry
+	for {
+		pause := resync + rand.N(resync/4)
+		if a.keep(ctx) != nil {
+			pause = retry
+			retry = min(retry*2, lastRetry)
+		} else {
+			retry = firstRetry
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(pause):
+		case <-a.wakeC:
+			sleep(ctx, settle)
+		}
+	}
+}
+
+// watch starts the sources of events. Each only wakes the loop; one that fails is tried again.
+func (a *Agent) watch(ctx context.Context) {
+	sources := map[string]func(context.Context, func()) error{"links": a.cfg.Links.Watch, "filter": a.cfg.Filter.Watch}
+	for name, d := range a.cfg.Drivers {
+		sources[string(name)] = d.Events
+	}
+	for name, source := range sources {
+		go func() {
+			for ctx.Err() == nil {
+				if err := source(ctx, a.Wake); err != nil && ctx.Err() == nil {
+					a.log.Warn("watch", "subsystem", name, "err", err)
+				}
+				sleep(ctx, lastRetry)
+			}
+		}()
+	}
+}
+
+// keep does one pass for the revision in force, and notes what is left to do.
+func (a *Agent) keep(ctx context.Context) error {
+	a.passing.Lock()
+	defer a.passing.Unlock()
+	return a.pass(ctx, nil)
+}
+
+// pass brings the blade to the revision in force. The caller holds passing.
+func (a *Agent) pass(ctx context.Context, report func(api.Event)) error {
+	now := a.wantedNow()
+	if now.revision.Number == 0 {
+		return nil
+	}
+	out := a.walk(ctx, &pass{blade: now.blade, apply: true, report: report})
+	a.note(out)
+	return out.err
+}
+
+// note keeps what a pass left to do; what was waiting before keeps its time.
+func (a *Agent) note(out outcome) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	since := map[string]time.Time{}
+	for _, w := range a.waiting {
+		since[w.Step.Subsystem+w.Step.Object] = w.Since
+	}
+	for i := range out.waiting {
+		w := &out.waiting[i]
+		w.Since = since[w.Step.Subsystem+w.Step.Object]
+		if w.Since.IsZero() {
+			w.Since = time.Now()
+		}
+	}
+	a.waiting, a.passed, a.failed = out.waiting, true, out.err != nil
+}
+
+func (a *Agent) wantedNow() wanted {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.now
+}
+
+// derive checks files, their expectations too, and derives this blade. Without errors the fleet and the blade are whole.
+func (a *Agent) derive(files []policy.File) (*policy.Fleet, policy.Blade, policy.Diagnostics) {
+	fleet, found := policy.Load(files)
+	if !found.HasErrors() {
+		found = append(found, filter.CheckExpectations(fleet)...)
+	}
+	if found.HasErrors() {
+		return nil, policy.Blade{}, found
+	}
+	blade, err := policy.Derive(fleet, a.cfg.Blade)
+	if err != nil {
+		found = append(found, policy.Diagnostic{
+			Severity: policy.SeverityError, Message: err.Error(), Pos: policy.Pos{File: a.cfg.Policy},
+			Hint: "the policy must name this blade: bladed --blade NAME, or the host's name",
+		})
+	}
+	return fleet, blade, found
+}
+
+// errDiagnostics ends an operation whose files have mistakes; they have been reported.
+var errDiagnostics = errors.New("the policy has mistakes; nothing was applied")
+
+// adopt makes the policy folder the first revision. The caller does not hold passing.
+func (a *Agent) adopt(ctx context.Context) error {
+	a.passing.Lock()
+	defer a.passing.Unlock()
+	files, err := policy.ReadDir(a.cfg.Policy)
+	if err != nil {
+		return err
+	}
+	return a.enforce(files, "policy folder at first start", func(e api.Event) {
+		for _, d := range e.Diagnostics {
+			level := slog.LevelError
+			if d.Severity == policy.SeverityWarning {
+				level = slog.LevelWarn
+			}
+			a.log.Log(ctx, level, "policy", "place", d.Pos.String(), "finding", d.Message)
+		}
+	})
+}
+
+// enforce checks files and makes them the revision in force; the blade follows at the next pass. Files that are already in
+// force make no new revision. The caller holds passing.
+func (a *Agent) enforce(files []policy.File, note string, report func(api.Event)) error {
+	fleet, blade, found := a.derive(files)
+	if found.HasErrors() {
+		report(api.Event{Diagnostics: found})
+		return errDiagnostics
+	}
+	now := a.wantedNow()
+	if now.revision.Number > 0 && sameFiles(now.revision.Files, files) {
+		return nil
+	}
+	r, err := a.revisions.Save(revision.Revision{Time: time.Now(), Note: note, Files: files})
+	if err != nil {
+		return err
+	}
+	a.mu.Lock()
+	a.now = wanted{revision: r, fleet: fleet, blade: blade}
+	a.passed = false
+	a.mu.Unlock()
+	a.log.Info("revision in force", "revision", r.Number, "note", note)
+	report(api.Event{Message: fmt.Sprintf("revision %d in force", r.Number)})
+	return nil
+}
+
+func sameFiles(x, y []policy.File) bool {
+	if len(x) != len(y) {
+		return false
+	}
+	for i := range x {
+		if x[i].Name != y[i].Name || string(x[i].Data) != string(y[i].Data) {
+			return false
+		}
+	}
+	return true
+}
+
+// Plan says what would change for files, or for the policy folder when there are none.
+func (a *Agent) Plan(ctx context.Context, files []policy.File) (api.Plan, error) {
+	a.passing.Lock()
+	defer a.passing.Unlock()
+	if len(files) == 0 {
+		var err error
+		if files, err = policy.ReadDir(a.cfg.Policy); err != nil {
+			return api.Plan{}, err
+		}
+	}
+	_, blade, found := a.derive(files)
+	answer := api.Plan{Version: api.Version, Blade: a.cfg.Blade, Revision: a.wantedNow().revision.Number, Diagnostics: found, Steps: []plan.Step{}}
+	if found.HasErrors() {
+		return answer, nil
+	}
+	out := a.walk(ctx, &pass{blade: blade})
+	answer.Steps = append(answer.Steps, out.steps...)
+	return answer, out.err
+}
+
+// Apply makes the policy folder the revision in force and the blade so.
+func (a *Agent) Apply(ctx context.Context, note string, report func(api.Event)) error {
+	a.passing.Lock()
+	defer a.passing.Unlock()
+	files, err := policy.ReadDir(a.cfg.Policy)
+	if err != nil {
+		return err
+	}
+	if err := a.enforce(files, note, report); err != nil {
+		return err
+	}
+	return a.pass(ctx, report)
+}
+
+func sleep(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}

@@ -1,0 +1,133 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+)
+
+// Client speaks to a daemon over its Unix socket.
+type Client struct {
+	socket string
+	http   *http.Client
+}
+
+// NewClient returns a client for the socket. It does not connect.
+func NewClient(socket string) *Client {
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", socket)
+	}
+	return &Client{socket: socket, http: &http.Client{Transport: &http.Transport{DialContext: dial}}}
+}
+
+// Status asks what the blade looks like.
+func (c *Client) Status(ctx context.Context) (Status, error) {
+	var s Status
+	return s, c.call(ctx, http.MethodGet, "status", nil, &s)
+}
+
+// Plan asks what would change.
+func (c *Client) Plan(ctx context.Context, r PlanRequest) (Plan, error) {
+	var p Plan
+	return p, c.call(ctx, http.MethodPost, "plan", r, &p)
+}
+
+// Apply makes the policy folder so; each event is handed to see as it comes.
+func (c *Client) Apply(ctx context.Context, r ApplyRequest, see func(Event)) error {
+	return c.stream(ctx, "apply", r, see)
+}
+
+// Spawn makes a new guest and returns when it answers.
+func (c *Client) Spawn(ctx context.Context, r SpawnRequest, see func(Event)) error {
+	return c.stream(ctx, "spawn", r, see)
+}
+
+// Destroy removes a guest whole.
+func (c *Client) Destroy(ctx context.Context, r DestroyRequest, see func(Event)) error {
+	return c.stream(ctx, "destroy", r, see)
+}
+
+func (c *Client) call(ctx context.Context, method, verb string, in, out any) error {
+	resp, err := c.do(ctx, method, verb, in)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if err := json.NewDecoder(resp.Body).Decode(out); err != nil {
+		return fmt.Errorf("read answer to %s: %w", verb, err)
+	}
+	return nil
+}
+
+func (c *Client) stream(ctx context.Context, verb string, in any, see func(Event)) error {
+	resp, err := c.do(ctx, http.MethodPost, verb, in)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	dec := json.NewDecoder(resp.Body)
+	for {
+		var e Event
+		if err := dec.Decode(&e); err != nil {
+			if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+				return fmt.Errorf("%s: bladed ended before it was done: see `bladectl status` for what is there now", verb)
+			}
+			return fmt.Errorf("read events of %s: %w", verb, err)
+		}
+		see(e)
+		if e.Done {
+			if e.Error != "" {
+				return errors.New(e.Error)
+			}
+			return nil
+		}
+	}
+}
+
+// do sends one request. The caller closes the body.
+func (c *Client) do(ctx context.Context, method, verb string, in any) (*http.Response, error) {
+	var body io.Reader
+	if in != nil {
+		b, err := json.Marshal(in)
+		if err != nil {
+			return nil, fmt.Errorf("encode %s: %w", verb, err)
+		}
+		body = bytes.NewReader(b)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, "http://bladed/"+Version+"/"+verb, body)
+	if err != nil {
+		return nil, fmt.Errorf("ask %s: %w", verb, err)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, c.explain(err)
+	}
+	if resp.StatusCode == http.StatusOK {
+		return resp, nil
+	}
+	defer resp.Body.Close()
+	text, _ := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
+	return nil, errors.New(string(bytes.TrimSpace(text)))
+}
+
+// explain turns the two ways in which a daemon is out of reach into sentences with a remedy.
+func (c *Client) explain(err error) error {
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return fmt.Errorf("bladed does not run here (no socket %s): start it with `systemctl start bladed`", c.socket)
+	case errors.Is(err, os.ErrPermission):
+		return fmt.Errorf("no permission on %s: be root or a member of group bladenet", c.socket)
+	}
+	var op *net.OpError
+	if errors.As(err, &op) && op.Op == "dial" {
+		return fmt.Errorf("bladed does not answer on %s (%w): start it with `systemctl start bladed`", c.socket, op.Err)
+	}
+	return err
+}

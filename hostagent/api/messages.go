@@ -1,0 +1,159 @@
+package api
+
+import (
+	"time"
+
+	"github.com/bladenet/bladenet/policy"
+	"github.com/bladenet/bladenet/policy/plan"
+)
+
+// Version is the version of the messages; it stands in every path (/v1/…) and in every printed document.
+const Version = "v1"
+
+// DefaultSocket is where bladed listens.
+const DefaultSocket = "/run/bladenet/bladed.sock"
+
+// File is one policy file, by its name in the policy folder.
+type File struct {
+	Name string `json:"name"`
+	Data string `json:"data"`
+}
+
+// PlanRequest asks what would change. Without files it is the daemon's own policy folder that is planned.
+type PlanRequest struct {
+	Files []File `json:"files,omitempty"`
+}
+
+// Plan is the answer: every step in the order in which it would be done, and what was found in the files.
+type Plan struct {
+	Version     string             `json:"version"`
+	Blade       policy.BladeName   `json:"blade"`
+	Revision    int                `json:"revision"` // the revision that is in force now
+	Steps       []plan.Step        `json:"steps"`
+	Diagnostics policy.Diagnostics `json:"diagnostics,omitempty"`
+}
+
+// ApplyRequest makes the policy folder a revision and the blade so.
+type ApplyRequest struct {
+	Note string `json:"note,omitempty"`
+}
+
+// SpawnRequest asks for new guests on the daemon's blade.
+type SpawnRequest struct {
+	Role     policy.Role          `json:"role"`
+	Name     policy.GuestName     `json:"name"`
+	Blade    policy.BladeName     `json:"blade,omitempty"`
+	Site     policy.SiteName      `json:"site,omitempty"`
+	Services []policy.ServiceName `json:"services,omitempty"`
+	Weight   int                  `json:"weight,omitempty"`
+	Image    string               `json:"image,omitempty"`
+	DryRun   bool                 `json:"dry_run,omitempty"`
+	Keep     bool                 `json:"keep,omitempty"` // leave what there is when it fails
+}
+
+// DestroyRequest asks that a guest be taken out of the policy and removed whole.
+type DestroyRequest struct {
+	Name policy.GuestName `json:"name"`
+}
+
+// Event is one line of the stream (NDJSON) that apply, spawn and destroy answer with. The last event of a stream has
+// Done set; Error is empty where all went well.
+type Event struct {
+	Time        time.Time          `json:"time"`
+	Elapsed     time.Duration      `json:"elapsed"`        // since the request began, in nanoseconds
+	Took        time.Duration      `json:"took,omitempty"` // this step alone
+	Message     string             `json:"message,omitempty"`
+	Step        *plan.Step         `json:"step,omitempty"`
+	Diagnostics policy.Diagnostics `json:"diagnostics,omitempty"`
+	Done        bool               `json:"done,omitempty"`
+	Error       string             `json:"error,omitempty"`
+}
+
+// Status is the blade as the daemon sees it now.
+type Status struct {
+	Version   string           `json:"version"`
+	Blade     policy.BladeName `json:"blade"`
+	Site      policy.SiteName  `json:"site,omitempty"`
+	Zone      policy.ZoneName  `json:"zone,omitempty"`
+	Revision  int              `json:"revision"` // 0: none yet
+	Converged bool             `json:"converged"`
+	Pending   string           `json:"pending,omitempty"` // why the policy folder is not the revision in force
+	Waiting   []Waiting        `json:"waiting,omitempty"`
+	Links     []Link           `json:"links"`
+	Guests    []Guest          `json:"guests"`
+	Services  []Service        `json:"services"`
+	Filter    Filter           `json:"filter"`
+}
+
+// Waiting is something that is not as it should be: what, since when and why.
+type Waiting struct {
+	Step  plan.Step `json:"step"`
+	Error string    `json:"error,omitempty"`
+	Since time.Time `json:"since"`
+}
+
+// Link is a bridge of the blade with its ports.
+type Link struct {
+	Bridge  string             `json:"bridge"`
+	VLAN    policy.VLANID      `json:"vlan"`
+	Network policy.NetworkName `json:"network"`
+	Uplink  string             `json:"uplink"` // the 802.1Q link on the trunk
+	Ports   []Port             `json:"ports"`
+}
+
+// Port is a port of a bridge.
+type Port struct {
+	Name      string           `json:"name"`
+	Guest     policy.GuestName `json:"guest,omitempty"`
+	Interface string           `json:"interface,omitempty"`
+	MAC       policy.MAC       `json:"mac"`
+	Up        bool             `json:"up"`
+}
+
+// Guest is a guest of this blade.
+type Guest struct {
+	Name      policy.GuestName `json:"name"`
+	Role      policy.Role      `json:"role"`
+	Driver    policy.Driver    `json:"driver"`
+	Image     string           `json:"image"`
+	State     string           `json:"state"` // running, stopped, absent
+	Since     time.Time        `json:"since,omitzero"`
+	Addresses []string         `json:"addresses"`
+	Director  *Director        `json:"director,omitempty"`
+}
+
+// Director is what a director of this blade last said of itself.
+type Director struct {
+	Answering bool      `json:"answering"`
+	InForce   bool      `json:"in_force"` // it has applied the revision that the blade has
+	Seen      time.Time `json:"seen,omitzero"`
+	Error     string    `json:"error,omitempty"`
+	Neighbors int       `json:"neighbors"` // routers with a full adjacency, both families added
+}
+
+// Service is one VIP and port as one director of this blade balances it.
+type Service struct {
+	Director     policy.GuestName   `json:"director"`
+	Service      policy.ServiceName `json:"service"`
+	VIP          string             `json:"vip"`
+	Protocol     policy.Protocol    `json:"protocol"`
+	Port         uint16             `json:"port"`
+	Up           bool               `json:"up"`
+	Announced    bool               `json:"announced"`
+	Destinations []Destination      `json:"destinations"`
+}
+
+// Destination is a real server of a service with the weight that it has in the director's kernel.
+type Destination struct {
+	Guest   policy.GuestName `json:"guest"`
+	Address string           `json:"address"`
+	Weight  int              `json:"weight"`
+	Up      bool             `json:"up"`
+	Reason  string           `json:"reason,omitempty"`
+}
+
+// Filter is what the filter counted.
+type Filter struct {
+	VIPConntrack int               `json:"vip_conntrack"` // conntrack entries that name a VIP; 0 is the promise
+	Dropped      map[string]uint64 `json:"dropped"`       // packets by reason
+}

@@ -1,0 +1,185 @@
+package hostagent
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/bladenet/bladenet/guests/channel"
+	"github.com/bladenet/bladenet/policy"
+)
+
+// How often a director is asked how it is, and how long it may take to answer.
+const (
+	directorPoll    = 500 * time.Millisecond
+	directorTimeout = 3 * time.Second
+)
+
+// directors keeps one conversation with the helper in each KVM director of the blade: it hands over the wanted state when
+// the helper has another one, and remembers the last answer. What it reads is a guest's word: shown, never obeyed.
+type directors struct {
+	log  *slog.Logger
+	wake func()
+	dial func(ctx context.Context, cid uint32) (*channel.Client, error)
+
+	mu   sync.Mutex
+	each map[policy.GuestName]*director
+}
+
+// director is one conversation. The mutex of directors guards the fields below it.
+type director struct {
+	guest  policy.Guest
+	digest string
+	cancel context.CancelFunc
+	kick   chan struct{}
+
+	status channel.Status
+	seen   time.Time
+	err    error
+}
+
+// want begins conversations with new directors, ends those that are gone and hands changed states over.
+func (d *directors) want(ctx context.Context, guests []policy.Guest) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	wanted := map[policy.GuestName]bool{}
+	for _, g := range guests {
+		if g.Driver != policy.DriverKVM || g.Balancer == nil {
+			continue
+		}
+		wanted[g.Name] = true
+		digest := stateDigest(g)
+		if c, ok := d.each[g.Name]; ok && c.guest.CID == g.CID {
+			if c.digest != digest {
+				c.guest, c.digest = g, digest
+				c.nudge()
+			}
+			continue
+		} else if ok {
+			c.cancel()
+		}
+		cctx, cancel := context.WithCancel(ctx)
+		c := &director{guest: g, digest: digest, cancel: cancel, kick: make(chan struct{}, 1)}
+		d.each[g.Name] = c
+		go d.converse(cctx, c)
+	}
+	for name, c := range d.each {
+		if !wanted[name] {
+			c.cancel()
+			delete(d.each, name)
+		}
+	}
+}
+
+// last returns what a director said last, when, and the error of the last attempt. False: no such director.
+func (d *directors) last(name policy.GuestName) (answer directorAnswer, ok bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	c, ok := d.each[name]
+	if !ok {
+		return directorAnswer{}, false
+	}
+	return directorAnswer{
+		status: c.status, seen: c.seen, err: c.err,
+		inForce: c.err == nil && !c.seen.IsZero() && c.status.Revision == c.digest,
+	}, true
+}
+
+// directorAnswer is the last word of a director.
+type directorAnswer struct {
+	status  channel.Status
+	seen    time.Time
+	err     error // of the last attempt to speak with it
+	inForce bool  // it answered last time, and has applied the state that is wanted now
+}
+
+// nudge makes the conversation look at once. The caller may hold the mutex.
+func (c *director) nudge() {
+	select {
+	case c.kick <- struct{}{}:
+	default:
+	}
+}
+
+func (d *directors) converse(ctx context.Context, c *director) {
+	var client *channel.Client
+	defer func() {
+		if client != nil {
+			client.Close()
+		}
+	}()
+	for ctx.Err() == nil {
+		client = d.speak(ctx, c, client)
+		select {
+		case <-ctx.Done():
+		case <-c.kick:
+		case <-time.After(directorPoll):
+		}
+	}
+}
+
+// speak does one exchange and returns the client to use next time: nil after an error, because a stream that failed once has
+// lost its framing.
+func (d *directors) speak(ctx context.Context, c *director, client *channel.Client) *channel.Client {
+	ctx, cancel := context.WithTimeout(ctx, directorTimeout)
+	defer cancel()
+	d.mu.Lock()
+	guest, digest := c.guest, c.digest
+	d.mu.Unlock()
+
+	status, client, err := exchange(ctx, d.dial, client, guest, digest)
+	d.mu.Lock()
+	was := c.err == nil && c.status.Revision == digest
+	changed := (c.err == nil) != (err == nil) || was != (err == nil && status.Revision == digest)
+	if err == nil {
+		c.status, c.seen = status, time.Now()
+	}
+	c.err = err
+	d.mu.Unlock()
+	if changed {
+		if err != nil {
+			d.log.Warn("director does not answer", "guest", guest.Name, "err", err)
+		} else {
+			d.log.Info("director answers", "guest", guest.Name, "state", status.Revision, "in_force", status.Revision == digest)
+		}
+		d.wake()
+	}
+	return client
+}
+
+// exchange asks for the status and hands the state over when the helper has another one.
+func exchange(ctx context.Context, dial func(context.Context, uint32) (*channel.Client, error), client *channel.Client, guest policy.Guest, digest string) (channel.Status, *channel.Client, error) {
+	if client == nil {
+		var err error
+		if client, err = dial(ctx, guest.CID); err != nil {
+			return channel.Status{}, nil, err
+		}
+	}
+	status, err := client.Status(ctx)
+	if err == nil && status.Revision != digest {
+		status, err = client.Apply(ctx, channel.Apply{Revision: digest, Guest: guest.Name, Inside: guest.Inside, Balancer: *guest.Balancer})
+	}
+	if err != nil {
+		client.Close()
+		return channel.Status{}, nil, err
+	}
+	return status, client, nil
+}
+
+// stateDigest names the state that a director should have; equal states have equal names.
+func stateDigest(g policy.Guest) string {
+	data, err := json.Marshal(struct {
+		Inside   policy.Inside
+		Balancer *policy.Balancer
+	}{g.Inside, g.Balancer})
+	if err != nil {
+		panic(fmt.Sprintf("encode state of %s: %v", g.Name, err)) // plain data always encodes
+	}
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:8])
+}

@@ -1,0 +1,151 @@
+package hostagent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/bladenet/bladenet/hostagent/api"
+	"github.com/bladenet/bladenet/policy"
+)
+
+// What a client may send, and how long it may take to send it.
+const (
+	maxRequest     = 32 << 20
+	requestTimeout = 10 * time.Second
+)
+
+// Group is the group whose members may speak with the daemon, besides root.
+const Group = "bladenet"
+
+// Listen makes the daemon's socket. A socket that a dead daemon left is replaced; one that answers is not.
+func Listen(path string) (net.Listener, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", path, err)
+	}
+	if c, err := net.DialTimeout("unix", path, time.Second); err == nil {
+		c.Close()
+		return nil, fmt.Errorf("listen on %s: another bladed answers there", path)
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("listen on %s: %w", path, err)
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", path, err)
+	}
+	mode := fs.FileMode(0o600)
+	if g, err := user.LookupGroup(Group); err == nil {
+		if gid, err := strconv.Atoi(g.Gid); err == nil && os.Chown(path, 0, gid) == nil {
+			mode = 0o660
+		}
+	}
+	if err := os.Chmod(path, mode); err != nil {
+		l.Close()
+		return nil, fmt.Errorf("listen on %s: %w", path, err)
+	}
+	return l, nil
+}
+
+// Serve answers the API on l until ctx ends.
+func (a *Agent) Serve(ctx context.Context, l net.Listener) error {
+	srv := &http.Server{Handler: a.Handler(), ReadTimeout: requestTimeout, BaseContext: func(net.Listener) context.Context { return ctx }}
+	stop := context.AfterFunc(ctx, func() { srv.Close() })
+	defer stop()
+	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve %s: %w", l.Addr(), err)
+	}
+	return nil
+}
+
+// Handler returns the API.
+func (a *Agent) Handler() http.Handler {
+	mux := http.NewServeMux()
+	prefix := "/" + api.Version + "/"
+	mux.HandleFunc("GET "+prefix+"status", func(w http.ResponseWriter, r *http.Request) {
+		answer(w)(a.Status(r.Context()))
+	})
+	mux.HandleFunc("POST "+prefix+"plan", func(w http.ResponseWriter, r *http.Request) {
+		var in api.PlanRequest
+		if !read(w, r, &in) {
+			return
+		}
+		var files []policy.File
+		for _, f := range in.Files {
+			files = append(files, policy.File{Name: f.Name, Data: []byte(f.Data)})
+		}
+		answer(w)(a.Plan(r.Context(), files))
+	})
+	mux.HandleFunc("POST "+prefix+"apply", func(w http.ResponseWriter, r *http.Request) {
+		stream(w, r, func(_ context.Context, in api.ApplyRequest, report func(api.Event)) error {
+			// Once begun, an apply is brought to its end: a caller who goes away leaves no half blade.
+			return a.Apply(a.life, in.Note, report)
+		})
+	})
+	mux.HandleFunc("POST "+prefix+"spawn", func(w http.ResponseWriter, r *http.Request) { stream(w, r, a.Spawn) })
+	mux.HandleFunc("POST "+prefix+"destroy", func(w http.ResponseWriter, r *http.Request) {
+		stream(w, r, func(ctx context.Context, in api.DestroyRequest, report func(api.Event)) error {
+			return a.Destroy(ctx, in.Name, report)
+		})
+	})
+	mux.HandleFunc("GET /metrics", a.metrics)
+	return mux
+}
+
+// read decodes a request; false means that the client has been told why not.
+func read(w http.ResponseWriter, r *http.Request, in any) bool {
+	dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxRequest))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(in); err != nil {
+		http.Error(w, "read request: "+err.Error(), http.StatusBadRequest)
+		return false
+	}
+	return true
+}
+
+// answer returns a function that writes a value, or an error in place of it.
+func answer(w http.ResponseWriter) func(v any, err error) {
+	return func(v any, err error) {
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(v) // a client that went away is not the daemon's failure
+	}
+}
+
+// stream runs an operation and writes its events as they come, a JSON document a line; the last says how it ended.
+func stream[R any](w http.ResponseWriter, r *http.Request, run func(context.Context, R, func(api.Event)) error) {
+	var in R
+	if !read(w, r, &in) {
+		return
+	}
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	begin := time.Now()
+	var mu sync.Mutex
+	flush := http.NewResponseController(w)
+	report := func(e api.Event) {
+		mu.Lock()
+		defer mu.Unlock()
+		e.Time, e.Elapsed = time.Now(), time.Since(begin)
+		_ = json.NewEncoder(w).Encode(e)
+		_ = flush.Flush()
+	}
+	_ = flush.Flush()
+	last := api.Event{Done: true, Message: "done"}
+	if err := run(r.Context(), in, report); err != nil {
+		last.Error, last.Message = err.Error(), ""
+	}
+	report(last)
+}

@@ -1,0 +1,201 @@
+package hostagent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"github.com/bladenet/bladenet/bridges"
+	"github.com/bladenet/bladenet/guests"
+	"github.com/bladenet/bladenet/guests/inside"
+	"github.com/bladenet/bladenet/policy"
+	"github.com/bladenet/bladenet/policy/filter"
+	"github.com/bladenet/bladenet/policy/nft"
+	"github.com/bladenet/bladenet/policy/plan"
+)
+
+// linkSteps picks one phase of the plan for the links.
+type linkSteps func(bridges.Steps) []bridges.Step
+
+func (a *Agent) removeLinks(ctx context.Context, p *pass) (work, error) {
+	return a.links(ctx, p, func(s bridges.Steps) []bridges.Step { return s.Remove })
+}
+
+func (a *Agent) createLinks(ctx context.Context, p *pass) (work, error) {
+	return a.links(ctx, p, func(s bridges.Steps) []bridges.Step { return s.Create })
+}
+
+// attachLinks lets ports join their bridges. What could not be created holds its guest back, and a filter that is not as
+// wanted holds every port back: a port that is not on a bridge forwards nothing.
+func (a *Agent) attachLinks(ctx context.Context, p *pass) (work, error) {
+	return a.links(ctx, p, func(s bridges.Steps) []bridges.Step {
+		if p.apply {
+			for _, left := range s.Create {
+				p.hold(policy.GuestName(left.Guest), "its links could not be made")
+			}
+		}
+		return s.Attach
+	})
+}
+
+func (a *Agent) links(ctx context.Context, p *pass, pick linkSteps) (work, error) {
+	have, err := a.cfg.Links.Observe(ctx)
+	if err != nil {
+		return work{}, err
+	}
+	var w work
+	var todo []bridges.Step
+	for _, s := range pick(bridges.Plan(bridges.Wanted(p.blade), have)) {
+		guest := policy.GuestName(s.Guest)
+		switch {
+		case s.Verb == plan.Blocked:
+			p.hold(guest, s.Reason)
+		case p.held[guest] != "":
+			s.Step = blocked(s.Step, p.held[guest])
+		case p.closed != "" && guest != "":
+			s.Step = blocked(s.Step, p.closed)
+			p.hold(guest, p.closed)
+		default:
+			todo = append(todo, s)
+		}
+		w.steps = append(w.steps, s.Step)
+	}
+	if len(todo) > 0 {
+		w.apply = func(ctx context.Context) error { return a.cfg.Links.Apply(ctx, todo) }
+	}
+	return w, nil
+}
+
+func (a *Agent) applyFilter(ctx context.Context, p *pass) (work, error) {
+	have, err := a.cfg.Filter.Observe(ctx)
+	if err != nil {
+		p.closed = "the filter cannot be read"
+		return work{}, err
+	}
+	steps, err := nft.Plan(filter.Compile(p.blade), have)
+	if err != nil {
+		p.closed = "the filter cannot be planned"
+		return work{}, err
+	}
+	var w work
+	for _, s := range steps {
+		w.steps = append(w.steps, s.Step)
+	}
+	if len(steps) > 0 {
+		w.apply = func(ctx context.Context) error {
+			err := a.cfg.Filter.Apply(ctx, steps)
+			if err != nil {
+				p.closed = "the filter is not as wanted"
+			}
+			return err
+		}
+	}
+	return w, nil
+}
+
+// fillNamespaces puts addresses, VIPs, routes and sysctls into the containers' network namespaces, before their init runs.
+func (a *Agent) fillNamespaces(ctx context.Context, p *pass) (work, error) {
+	var w work
+	var errs []error
+	var todo []func(context.Context) error
+	for _, g := range p.blade.Guests {
+		if g.Driver != policy.DriverLXC || p.held[g.Name] != "" {
+			continue
+		}
+		ns := policy.NamespacePath(g.Name)
+		have, err := inside.Observe(ctx, ns, g.Inside)
+		if errors.Is(err, fs.ErrNotExist) && !p.apply {
+			have, err = inside.Fresh(g.Inside), nil // a stage before this one will have made it
+		}
+		if err != nil {
+			p.hold(g.Name, "its network namespace cannot be read")
+			errs = append(errs, fmt.Errorf("observe %s: %w", g.Name, err))
+			continue
+		}
+		steps := inside.Plan(g.Inside, have)
+		if len(steps) == 0 {
+			continue
+		}
+		for _, s := range steps {
+			s.Guest = string(g.Name)
+			w.steps = append(w.steps, s.Step)
+		}
+		todo = append(todo, func(ctx context.Context) error {
+			if err := inside.Apply(ctx, ns, steps); err != nil {
+				p.hold(g.Name, "its network namespace could not be filled")
+				return fmt.Errorf("fill %s: %w", g.Name, err)
+			}
+			return nil
+		})
+	}
+	if len(todo)+len(errs) > 0 {
+		w.apply = func(ctx context.Context) error {
+			for _, do := range todo {
+				errs = append(errs, do(ctx))
+			}
+			return errors.Join(errs...)
+		}
+	}
+	return w, nil
+}
+
+func (a *Agent) removeGuests(ctx context.Context, p *pass) (work, error) {
+	return a.guests(ctx, p, func(s guests.Steps) []guests.Step { return s.Remove })
+}
+
+func (a *Agent) runGuests(ctx context.Context, p *pass) (work, error) {
+	return a.guests(ctx, p, func(s guests.Steps) []guests.Step { return s.Run })
+}
+
+func (a *Agent) guests(ctx context.Context, p *pass, pick func(guests.Steps) []guests.Step) (work, error) {
+	have, err := guests.Observe(ctx, a.cfg.Drivers, a.cfg.Images, p.blade.Guests)
+	if err != nil {
+		return work{}, err
+	}
+	var w work
+	var todo []guests.Step
+	for _, s := range pick(guests.Plan(p.blade.Guests, have)) {
+		if reason := p.held[s.Name]; reason != "" && s.Verb != plan.Blocked {
+			s.Step = blocked(s.Step, reason)
+		}
+		if s.Verb != plan.Blocked {
+			todo = append(todo, s)
+		}
+		w.steps = append(w.steps, s.Step)
+	}
+	if len(todo) > 0 {
+		w.apply = func(ctx context.Context) error {
+			return guests.Applier{Drivers: a.cfg.Drivers}.Apply(ctx, todo)
+		}
+	}
+	return w, nil
+}
+
+// tellDirectors hands each director the state that it should have. The conversations go on by themselves; what is planned
+// here is what they have not reached yet.
+func (a *Agent) tellDirectors(_ context.Context, p *pass) (work, error) {
+	if p.apply {
+		a.directors.want(a.life, p.blade.Guests)
+	}
+	var w work
+	for _, g := range p.blade.Guests {
+		if g.Driver != policy.DriverKVM || g.Balancer == nil {
+			continue
+		}
+		step := plan.Step{Subsystem: "director", Verb: plan.Update, Object: "state of " + string(g.Name), Guest: string(g.Name)}
+		answer, known := a.directors.last(g.Name)
+		switch {
+		case known && answer.inForce && answer.status.Revision == stateDigest(g):
+			continue
+		case known && answer.err != nil && p.apply:
+			step = blocked(step, "it does not answer: "+answer.err.Error())
+		case !known || answer.seen.IsZero():
+			step.Reason = "it has not answered yet"
+		default:
+			step.Detail = []string{answer.status.Revision + " -> " + stateDigest(g)}
+		}
+		w.steps = append(w.steps, step)
+	}
+	return w, nil
+}

@@ -1,0 +1,182 @@
+package hostagent
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"slices"
+	"sort"
+
+	"github.com/bladenet/bladenet/bridges"
+	"github.com/bladenet/bladenet/guests"
+	"github.com/bladenet/bladenet/hostagent/api"
+	"github.com/bladenet/bladenet/policy"
+)
+
+// Status reads the blade back and says how it is. A part that cannot be read is left empty and is among what is waiting.
+func (a *Agent) Status(ctx context.Context) (api.Status, error) {
+	a.mu.Lock()
+	now, passed, failed := a.now, a.passed, a.failed
+	s := api.Status{
+		Version: api.Version, Blade: a.cfg.Blade, Site: now.blade.Site, Zone: now.blade.Zone, Revision: now.revision.Number,
+		Waiting: slices.Clone(a.waiting), Links: []api.Link{}, Guests: []api.Guest{}, Services: []api.Service{},
+	}
+	a.mu.Unlock()
+	s.Pending = a.pending(now)
+	s.Converged = passed && !failed && len(s.Waiting) == 0
+	if now.revision.Number == 0 {
+		return s, nil
+	}
+	if have, err := a.cfg.Links.Observe(ctx); err == nil {
+		s.Links = linkStatus(now.blade, have)
+	}
+	have, err := guests.Observe(ctx, a.cfg.Drivers, a.cfg.Images, now.blade.Guests)
+	if err != nil {
+		return s, err
+	}
+	for _, g := range now.blade.Guests {
+		s.Guests = append(s.Guests, a.guestStatus(g, have.Guests))
+		s.Services = append(s.Services, a.serviceStatus(g)...)
+	}
+	return s, a.filterStatus(ctx, now.blade, &s.Filter)
+}
+
+// pending says why the policy folder is not what is in force.
+func (a *Agent) pending(now wanted) string {
+	files, err := policy.ReadDir(a.cfg.Policy)
+	if err != nil {
+		return "the policy folder cannot be read: " + err.Error()
+	}
+	if now.revision.Number > 0 && sameFiles(files, now.revision.Files) {
+		return ""
+	}
+	_, _, found := a.derive(files)
+	errs := 0
+	for _, d := range found {
+		if d.Severity == policy.SeverityError {
+			errs++
+		}
+	}
+	switch {
+	case errs > 0:
+		return fmt.Sprintf("the policy folder has %d mistakes (`bladectl check %s`); the blade stays as it was", errs, a.cfg.Policy)
+	case now.revision.Number == 0:
+		return "no revision yet: `bladectl apply`"
+	}
+	return "the policy folder differs from the revision in force: `bladectl plan` shows how, `bladectl apply` makes it so"
+}
+
+func linkStatus(blade policy.Blade, have bridges.State) []api.Link {
+	var out []api.Link
+	for _, seg := range blade.Segments {
+		l := api.Link{Bridge: seg.Bridge, VLAN: seg.VLAN, Network: seg.Network, Uplink: seg.Link, Ports: []api.Port{}}
+		for _, g := range blade.Guests {
+			for _, p := range g.Ports {
+				if p.Bridge != seg.Bridge {
+					continue
+				}
+				if link, ok := have.Links[p.Name]; ok && link.Master == seg.Bridge {
+					l.Ports = append(l.Ports, api.Port{Name: p.Name, Guest: p.Guest, Interface: p.Interface, MAC: p.MAC, Up: link.Up})
+				}
+			}
+		}
+		out = append(out, l)
+	}
+	return out
+}
+
+func (a *Agent) guestStatus(g policy.Guest, have []guests.Observed) api.Guest {
+	s := api.Guest{Name: g.Name, Role: g.Role, Driver: g.Driver, Image: g.Image, State: "absent"}
+	for _, o := range have {
+		if o.Name == g.Name && o.Driver == g.Driver {
+			s.State, s.Since = string(o.Phase), o.Since
+		}
+	}
+	for _, p := range g.Ports {
+		for _, addr := range p.Addresses {
+			s.Addresses = append(s.Addresses, addr.String())
+		}
+	}
+	if g.Balancer == nil {
+		return s
+	}
+	s.Director = &api.Director{}
+	if answer, ok := a.directors.last(g.Name); ok {
+		s.Director.Answering = answer.err == nil && !answer.seen.IsZero()
+		s.Director.InForce, s.Director.Seen, s.Director.Neighbors = answer.inForce, answer.seen, answer.status.Announce.Full4+answer.status.Announce.Full6
+		s.Director.Error = answer.status.Error
+		if answer.err != nil {
+			s.Director.Error = answer.err.Error()
+		}
+	}
+	return s
+}
+
+// serviceStatus is what a director of this blade says that it balances.
+func (a *Agent) serviceStatus(g policy.Guest) []api.Service {
+	answer, ok := a.directors.last(g.Name)
+	if !ok || answer.err != nil {
+		return nil
+	}
+	var out []api.Service
+	for _, v := range answer.status.Services {
+		s := api.Service{
+			Director: g.Name, Service: v.Service, VIP: v.VIP.String(), Protocol: v.Protocol, Port: v.Port,
+			Up: v.Up, Announced: v.Announced, Destinations: []api.Destination{},
+		}
+		for _, d := range v.Destinations {
+			s.Destinations = append(s.Destinations, api.Destination{
+				Guest: d.Guest, Address: d.Address.String(), Weight: d.Weight, Up: d.Up, Reason: d.Reason,
+			})
+		}
+		out = append(out, s)
+	}
+	return out
+}
+
+func (a *Agent) filterStatus(ctx context.Context, blade policy.Blade, s *api.Filter) error {
+	counters, err := a.cfg.Filter.Counters(ctx)
+	if err != nil {
+		return fmt.Errorf("read filter counters: %w", err)
+	}
+	s.Dropped = map[string]uint64{}
+	for reason, c := range counters.Reasons {
+		s.Dropped[string(reason)] = c.Packets
+	}
+	var vips []netip.Addr
+	for _, service := range blade.Services {
+		vips = append(vips, service.VIPs...)
+	}
+	if s.VIPConntrack, err = a.cfg.Filter.VIPConntrack(ctx, vips); err != nil {
+		return fmt.Errorf("count conntrack entries of VIPs: %w", err)
+	}
+	return nil
+}
+
+// metrics writes the few figures that supervision needs, in Prometheus' text format.
+func (a *Agent) metrics(w http.ResponseWriter, r *http.Request) {
+	s, err := a.Status(r.Context())
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "text/plain; version=0.0.4")
+	converged := 0
+	if s.Converged {
+		converged = 1
+	}
+	fmt.Fprintf(w, "# TYPE bladenet_revision gauge\nbladenet_revision %d\n", s.Revision)
+	fmt.Fprintf(w, "# TYPE bladenet_converged gauge\nbladenet_converged %d\n", converged)
+	fmt.Fprintf(w, "# TYPE bladenet_waiting_steps gauge\nbladenet_waiting_steps %d\n", len(s.Waiting))
+	fmt.Fprintf(w, "# TYPE bladenet_vip_conntrack_entries gauge\nbladenet_vip_conntrack_entries %d\n", s.Filter.VIPConntrack)
+	fmt.Fprintf(w, "# TYPE bladenet_filter_dropped_packets_total counter\n")
+	reasons := make([]string, 0, len(s.Filter.Dropped))
+	for reason := range s.Filter.Dropped {
+		reasons = append(reasons, reason)
+	}
+	sort.Strings(reasons)
+	for _, reason := range reasons {
+		fmt.Fprintf(w, "bladenet_filter_dropped_packets_total{reason=%q} %d\n", reason, s.Filter.Dropped[reason])
+	}
+}
