@@ -40,7 +40,7 @@ func (l *Lab) Exec(ctx context.Context, c Command) (int, error) {
 		return 125, fmt.Errorf("lab %s was started by another build of this program: lab down, then lab up", l.Name)
 	}
 	status, err := execAt(ctx, r.Port, s.Token, c)
-	if errors.Is(err, errLost) && !l.aliveAfter(time.Second) {
+	if errors.Is(err, errLost) && !l.aliveAfter(5*time.Second) {
 		return 125, l.why()
 	}
 	return status, err

@@ -89,8 +89,8 @@ type spec struct {
 
 // running is how to reach a running machine.
 type running struct {
-	Port int `json:"port"` // on 127.0.0.1
-	QEMU int `json:"qemu"` // process number
+	Port    int     `json:"port"` // on 127.0.0.1
+	Machine process `json:"machine"`
 }
 
 // ending is why a machine no longer runs.
@@ -195,6 +195,13 @@ func Down(name string) error {
 	var supervisor process
 	if l.read(fileSupervisor, &supervisor) == nil {
 		if err := supervisor.end(10 * time.Second); err != nil {
+			return fmt.Errorf("take lab %s down: %w", name, err)
+		}
+	}
+	// A supervisor that was killed takes its machine along, but does not wait for it.
+	var r running
+	if l.read(fileRunning, &r) == nil {
+		if err := r.Machine.end(10 * time.Second); err != nil {
 			return fmt.Errorf("take lab %s down: %w", name, err)
 		}
 	}

@@ -56,7 +56,8 @@ func TestDownRemovesALabThatEnded(t *testing.T) {
 	stateHere(t)
 	l := makeLab(t, "one")
 	_, p := startSleep(t)
-	for name, value := range map[string]any{fileSupervisor: p, fileSpec: spec{Name: "one", TTL: time.Hour, Started: time.Now()}} {
+	_, machine := startSleep(t)
+	for name, value := range map[string]any{fileSupervisor: p, fileRunning: running{Port: 1, Machine: machine}, fileSpec: spec{Name: "one", TTL: time.Hour, Started: time.Now()}} {
 		if err := l.write(name, value); err != nil {
 			t.Fatal(err)
 		}
@@ -70,8 +71,8 @@ func TestDownRemovesALabThatEnded(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if p.alive() {
-		t.Error("the supervisor lives on")
+	if p.alive() || machine.alive() {
+		t.Error("a process lives on")
 	}
 	if _, err := os.Stat(Folder()); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("something is left: %v", err)

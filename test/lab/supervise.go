@@ -80,7 +80,11 @@ func supervise(ctx context.Context, l *Lab, s spec) error {
 	if err != nil {
 		return err
 	}
-	if err := l.write(fileRunning, running{port, qemu.cmd.Process.Pid}); err != nil {
+	machine, err := identify(qemu.cmd.Process.Pid)
+	if err != nil {
+		return err
+	}
+	if err := l.write(fileRunning, running{port, machine}); err != nil {
 		return err
 	}
 	select {
