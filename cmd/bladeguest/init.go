@@ -90,21 +90,14 @@ func openConsole() {
 // modules are what a director needs of its kernel. IPVS loads its schedulers itself, through the kernel's own modprobe call.
 var modules = []string{"vmw_vsock_virtio_transport", "virtio_net", "ip_vs", "dummy", "evdev", "button"}
 
+// loadModules asks once for all: on a small machine each further modprobe would cost seconds of the start.
 func loadModules(log *slog.Logger) {
-	for _, m := range modules {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-		out, err := exec.CommandContext(ctx, "/sbin/modprobe", m).CombinedOutput()
-		cancel()
-		if err != nil && !builtin(m) {
-			log.Warn("load module", "module", m, "err", err, "said", strings.TrimSpace(string(out)))
-		}
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, "/sbin/modprobe", append([]string{"-a"}, modules...)...).CombinedOutput()
+	if err != nil {
+		log.Warn("load modules", "err", err, "said", strings.Join(strings.Fields(string(out)), " "))
 	}
-}
-
-// builtin says whether a module's name is known to the kernel although modprobe did not find a file for it.
-func builtin(module string) bool {
-	_, err := os.Stat("/sys/module/" + module)
-	return err == nil
 }
 
 // endMachine stops every process, writes what is not on disk, and powers off or reboots; in a container the kernel turns that

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"fmt"
 	"log/slog"
 	"os"
 	"time"
@@ -11,8 +13,8 @@ import (
 // Times of the supervision of the worker.
 const (
 	beatEvery   = 500 * time.Millisecond // how often the worker beats, and how often init looks
-	beatsMissed = 3                      // looks without a beat after which the worker counts as hung
-	beatsAtBoot = 40                     // the same before the first beat
+	beatsMissed = 40                     // looks without a beat after which the worker counts as hung
+	beatsFrozen = 2                      // the same for one that somebody stopped
 	stopTimeout = 5 * time.Second        // for the worker to withdraw and end when it is told to
 	backoffMin  = 250 * time.Millisecond
 	backoffMax  = 10 * time.Second
@@ -25,7 +27,6 @@ type worker struct {
 	started time.Time
 	beats   chan struct{} // one value at most: there was a beat since the last look
 	missed  int
-	limit   int
 }
 
 // supervise keeps the worker alive and collects every orphan, until somebody wants the machine to end. It returns
@@ -120,7 +121,7 @@ func startWorker(args []string) (*worker, error) {
 		r.Close()
 		return nil, err
 	}
-	w := &worker{pid: p.Pid, started: time.Now(), beats: make(chan struct{}, 1), limit: beatsAtBoot}
+	w := &worker{pid: p.Pid, started: time.Now(), beats: make(chan struct{}, 1)}
 	_ = p.Release()
 	go w.listen(r)
 	return w, nil
@@ -140,22 +141,33 @@ func (w *worker) listen(r *os.File) {
 	}
 }
 
-// look kills a worker that missed too many beats. SIGKILL also ends one that was stopped.
+// look kills a worker that missed too many beats. SIGKILL also ends one that was stopped. One that runs is given long: on a busy
+// machine the routing daemons' start alone can keep it from the processor for seconds.
 func (w *worker) look(log *slog.Logger) {
 	if w == nil {
 		return
 	}
 	select {
 	case <-w.beats:
-		w.missed, w.limit = 0, beatsMissed
+		w.missed = 0
 		return
 	default:
 		w.missed++
 	}
-	if w.missed == w.limit {
+	if w.missed == beatsMissed || w.missed >= beatsFrozen && frozen(w.pid) {
 		log.Error("worker hangs", "missed", w.missed)
 		_ = unix.Kill(w.pid, unix.SIGKILL)
 	}
+}
+
+// frozen says whether a process is stopped, by the third field of /proc/PID/stat (proc(5)). The second may hold anything.
+func frozen(pid int) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return false
+	}
+	rest := stat[bytes.LastIndexByte(stat, ')')+1:]
+	return len(rest) > 1 && (rest[1] == 'T' || rest[1] == 't')
 }
 
 // reap collects every child that ended, and says how the worker ended if it was among them. The worker's routing daemons
