@@ -22,7 +22,7 @@ import (
 )
 
 // builder counts changes of this package that make another image of the same recipe.
-const builder = 1
+const builder = 2
 
 // Options of a build.
 type Options struct {

@@ -80,7 +80,26 @@ func (b *build) kernel(ctx context.Context) error {
 		return err
 	}
 	defer root.Close()
+	if err := b.lightModprobe(root); err != nil {
+		return err
+	}
 	return put(root, "/sbin/bladeguest", b.helper, 0o755)
+}
+
+// lightModprobe puts the static busybox in the place of kmod's modprobe, which links a whole cryptographic library: the helper calls it
+// once a module while the machine boots, and the kernel for every scheduler of IPVS.
+func (b *build) lightModprobe(root *os.Root) error {
+	shell, err := os.ReadFile(filepath.Join(b.work, "kernel/bin/busybox"))
+	if err != nil {
+		return err
+	}
+	if err := put(root, "/bin/busybox", shell, 0o755); err != nil {
+		return err
+	}
+	if err := root.Remove("sbin/modprobe"); err != nil {
+		return err
+	}
+	return root.Symlink("/bin/busybox", "sbin/modprobe")
 }
 
 // modules is the folder of the kernel's modules in the tree.
