@@ -2,12 +2,20 @@ package filter_test
 
 import (
 	"encoding/json"
+	"flag"
+	"fmt"
 	"path/filepath"
 	"testing"
 
 	"github.com/bladenet/bladenet/policy"
 	"github.com/bladenet/bladenet/policy/filter"
 	"github.com/bladenet/bladenet/policy/filter/filtertest"
+)
+
+// A long run: go test ./policy/filter -run Agrees -args -fleets 2000 -packets 1000.
+var (
+	fleets  = flag.Uint64("fleets", 60, "fleets to draw")
+	packets = flag.Int("packets", 250, "packets to draw for each blade of a drawn fleet")
 )
 
 func nantes(t testing.TB) map[policy.BladeName]policy.Blade {
@@ -45,44 +53,68 @@ func pass(m *machine, p filter.Packet, bridge string) (bool, string) {
 	return true, ""
 }
 
-// TestJudgeAgreesWithRules draws packets for every blade of nantes and wants the same verdict for the same reason from the
-// rules and from Judge.
-func TestJudgeAgreesWithRules(t *testing.T) {
-	each := 5000
-	if testing.Short() {
-		each = 500
-	}
-	seen := tally{}
+// differential compares rules and Judge on drawn packets, each against every port of its bridge. It counts what Judge says.
+func differential(t *testing.T, name string, b policy.Blade, seed uint64, packets int, seen tally) {
+	t.Helper()
+	m := newMachine(filter.Compile(b).Tables[0])
+	source := filtertest.New(b, seed)
 	wrong := 0
-	for name, b := range nantes(t) {
-		m := newMachine(filter.Compile(b).Tables[0])
-		source := filtertest.New(b, 7)
-		for range each {
-			p, segment := source.Next()
-			for _, p.Out = range filtertest.Ports(b, segment) {
-				if p.Out == p.In {
-					continue
-				}
-				want := filter.Judge(b, p)
-				got, reason := pass(m, p, segment.Bridge)
-				seen[verdictName(want)]++
-				if got != want.Accept || reason != string(want.Reason) {
-					if wrong++; wrong < 10 {
-						t.Errorf("%s: rules say %v %s, Judge says %v %s (%s):\n%s", name, got, reason, want.Accept, want.Reason, want.Rule, describe(p))
-					}
+	for range packets {
+		p, segment := source.Next()
+		for _, p.Out = range filtertest.Ports(b, segment) {
+			if p.Out == p.In {
+				continue
+			}
+			want := filter.Judge(b, p)
+			got, reason := pass(m, p, segment.Bridge)
+			seen[verdictName(want)]++
+			if got != want.Accept || reason != string(want.Reason) {
+				if wrong++; wrong < 4 {
+					t.Errorf("%s: rules say %v %s, Judge says %v %s (%s):\n%s", name, got, reason, want.Accept, want.Reason, want.Rule, describe(p))
 				}
 			}
 		}
 	}
-	t.Logf("%d disagreements; %s", wrong, seen)
+	if wrong > 0 {
+		t.Errorf("%s: %d disagreements", name, wrong)
+	}
+}
+
+// TestJudgeAgreesWithRules draws packets for every blade of nantes and wants the same verdict for the same reason from the
+// rules and from Judge, and every reason to be met.
+func TestJudgeAgreesWithRules(t *testing.T) {
+	seen := tally{}
+	for name, b := range nantes(t) {
+		differential(t, string(name), b, 7, 5000, seen)
+	}
+	t.Log(seen)
 	for _, r := range filter.BridgeReasons() {
 		if seen[string(r)] == 0 && r != filter.HostBound {
 			t.Errorf("no packet was dropped for %s", r)
 		}
 	}
-	if seen["accept"] < each {
+	if seen["accept"] < 5000 {
 		t.Errorf("only %d packets were accepted", seen["accept"])
 	}
+}
+
+// TestJudgeAgreesOnDrawnFleets does the same for fleets that nobody wrote.
+func TestJudgeAgreesOnDrawnFleets(t *testing.T) {
+	seen := tally{}
+	for seed := range *fleets {
+		f, diagnostics := policy.Load(filtertest.Fleet(seed))
+		if diagnostics.HasErrors() {
+			t.Fatalf("fleet %d: %v", seed, diagnostics)
+		}
+		for _, entry := range f.Blades {
+			b, err := policy.Derive(f, entry.Name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			differential(t, fmt.Sprintf("fleet %d, %s", seed, entry.Name), b, seed, *packets, seen)
+		}
+	}
+	t.Log(seen)
 }
 
 func verdictName(v filter.Verdict) string {

@@ -156,6 +156,9 @@ func (q Quoted) bytes() []byte {
 		Source: q.Source, Destination: q.Destination, Options: q.Options, HopLimit: 60, Protocol: q.Protocol,
 		SourcePort: q.SourcePort, DestinationPort: q.DestinationPort,
 	}
+	if q.Fragment {
+		ip.Piece = FirstFragment
+	}
 	if q.Source.Is4() {
 		return ip.appendIPv4(nil, 0)
 	}

@@ -73,7 +73,7 @@ func (j judgement) vipWay() (Verdict, bool) {
 		}
 	}
 	switch {
-	case j.answers():
+	case j.answers() || ip.Piece == FirstFragment && ip.Source.Is4() && j.answersFrom():
 		return j.fromVIP(), true
 	case j.in.guest() && j.directRoute() && !(ip.Destination.Is4() && ip.Options):
 		return j.routeDirectly(), true
@@ -82,9 +82,11 @@ func (j judgement) vipWay() (Verdict, bool) {
 }
 
 // answers says whether a real server of this blade sends the packet from a port of a service that it serves.
-func (j judgement) answers() bool {
+func (j judgement) answers() bool { return j.p.IP.Piece == Whole && j.answersFrom() }
+
+func (j judgement) answersFrom() bool {
 	ip := j.p.IP
-	if !j.in.guest() || ip.Piece != Whole || ip.Options {
+	if !j.in.guest() || ip.Options {
 		return false
 	}
 	s := j.service(ip.Source, ip.SourcePort)
@@ -250,7 +252,10 @@ func (j judgement) guestClient() Verdict {
 // fromVIP judges answers from a VIP.
 func (j judgement) fromVIP() Verdict {
 	ip := j.p.IP
-	if j.in.link() {
+	switch {
+	case j.out.unknown() && ip.Piece != Whole:
+		return drop(UnnamedPort, "no port of that name")
+	case j.in.link():
 		return j.toClient()
 	}
 	own := func(s policy.Service) bool { return slices.Contains(s.Servers, j.in.port.Guest) }

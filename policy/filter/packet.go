@@ -65,6 +65,7 @@ type NeighbourOption struct {
 type Quoted struct {
 	Source, Destination         netip.Addr
 	Options                     bool
+	Fragment                    bool // the first of several
 	Protocol                    uint8
 	SourcePort, DestinationPort uint16
 }

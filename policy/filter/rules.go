@@ -58,7 +58,7 @@ func (c *compiler) compileRule(r policy.Rule, f family) (forth, back []Rule) {
 
 func (f family) accepting(name string, statements []Statement) Rule {
 	out := f.rule(append(statements, Count{}, accept())...)
-	out.Comment = name
+	out.Comment = name[:min(len(name), 120)]
 	return out
 }
 

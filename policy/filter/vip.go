@@ -175,8 +175,13 @@ func (f family) errors(guard ...Statement) []Rule {
 		if f.suffix == "4" {
 			match = append(match, masked(IPv4Fragment, fragmented, []byte{0, 0}), is(QuotedHeader4, number(noOptions)))
 		}
-		match = append(append(match, guard...), in(f.set(kindQuote), f.quote...), accept())
-		rules = append(rules, f.rule(match...))
+		match = append(match, guard...)
+		rules = append(rules, f.rule(append(match, in(f.set(kindQuote), f.quote...), accept())...))
+		if f.suffix == "6" {
+			// A big UDP answer goes out in fragments, and it is a fragment that was too big.
+			piece := []Field{f.dst, QuotedSource6, QuotedFragmentNext6, QuotedFragmentPort6}
+			rules = append(rules, f.rule(append(match, is(QuotedProtocol6, number(protoFrag)), in(f.set(kindQuote), piece...), accept())...))
+		}
 	}
 	return rules
 }

@@ -234,23 +234,13 @@ func TestGrowthIsElements(t *testing.T) {
 	}
 }
 
-// setCounter gives a counter a value that packets would take long to reach.
-func setCounter(t testing.TB, name string, packets int) {
+// setCounter gives a counter of the bridge table a value that packets would take long to reach, by replacing the table.
+func setCounter(t testing.TB, name string, packets uint64) {
 	t.Helper()
 	k := open(t)
-	e := newEncoder(newBatch(), filter.Table{Family: filter.Bridge, Name: filter.BridgeTable})
-	// A counter that exists keeps its value when it is added again, so a chain that uses it must go first: only a fresh table will do.
-	have, err := k.Observe(context.Background())
-	if err != nil {
-		t.Fatal(err)
-	}
-	held := have.tables[tableName{filter.Bridge, filter.BridgeTable}]
-	held.counts.named[name] = count{packets: uint64(packets), bytes: 64 * uint64(packets)}
-	e.table = filter.Compile(nantes(t, "lame-l1")).Tables[0]
-	if err := e.replaceTable(held.counts); err != nil {
-		t.Fatal(err)
-	}
-	if err := k.send.send(context.Background(), e.batch); err != nil {
+	table := filter.Compile(nantes(t, "lame-l1")).Tables[0]
+	keep := counts{named: map[string]count{name: {packets: packets, bytes: 64 * packets}}}
+	if err := k.Apply(context.Background(), []Step{replaceStep(table, plan.Update, "", keep)}); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -118,7 +118,7 @@ func (s *Source) icmpError(segment policy.Segment) filter.Packet {
 	ip := p.IP
 	quoted := &filter.Quoted{
 		Source: ip.Destination, Destination: ip.Source, Protocol: ip.Protocol, SourcePort: ip.DestinationPort, DestinationPort: ip.SourcePort,
-		Options: s.one(10),
+		Options: s.one(10), Fragment: s.one(5),
 	}
 	if s.one(5) {
 		quoted.SourcePort = pick(s.rand, s.pool.ports)
