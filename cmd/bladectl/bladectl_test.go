@@ -208,3 +208,86 @@ func TestApplyOfABrokenPolicySaysSoOnce(t *testing.T) {
 		t.Errorf("apply: status %d\n%s%s", got.status, got.stdout, got.stderr)
 	}
 }
+
+const nantes = "../../policy/testdata/fleets/nantes"
+
+func TestExplain(t *testing.T) {
+	for _, c := range []struct {
+		golden, args string
+	}{
+		{"explain-vip.txt", "203.0.113.130 203.0.113.53 53/udp"},
+		{"explain-admin.txt", "203.0.113.241 www-l1 22/tcp"},
+		{"explain-drop.txt", "www-l1 198.18.0.7 25/tcp"},
+		{"explain-spoof.txt", "www-l1 198.18.0.7 40000/tcp --as 203.0.113.11 --source-port 443 --flags ack"},
+		{"explain-nowhere.txt", "198.18.0.7 203.0.113.99 25/tcp"},
+		{"explain-mistake.txt", "wwwl1 198.18.0.7 25/tcp"},
+	} {
+		got := ctl(t, "", append([]string{"explain", "--policy", nantes}, strings.Fields(c.args)...)...)
+		golden(t, c.golden, got.stdout+got.stderr)
+	}
+}
+
+func TestRender(t *testing.T) {
+	for _, c := range []struct {
+		args string
+		want string
+	}{
+		{"rules lame-l1", "table bridge bladenet {"},
+		{"links lame-l1", "ip link add br120"},
+		{"director dir-pub-l", "-A -t 203.0.113.10:80 -s mh"},
+		{"announce dir-pub-l", "router ospf"},
+		{"announce dir-pub-c", "router bgp 64512"},
+	} {
+		got := ctl(t, "", append([]string{"render", "--policy", nantes}, strings.Fields(c.args)...)...)
+		if got.status != exitOK || !strings.Contains(got.stdout, c.want) {
+			t.Errorf("render %s: status %d, want %q in:\n%s%s", c.args, got.status, c.want, got.stdout, got.stderr)
+		}
+	}
+	for args, want := range map[string]string{"director nobody": "dir-pub-l", "rules nobody": "nobody", "paint lame-l1": "rules, links"} {
+		got := ctl(t, "", append([]string{"render", "--policy", nantes}, strings.Fields(args)...)...)
+		if got.status != exitError || !strings.Contains(got.stderr, want) {
+			t.Errorf("render %s: status %d, want a word on %q: %s", args, got.status, want, got.stderr)
+		}
+	}
+}
+
+func TestInitThenCheckThenFmt(t *testing.T) {
+	dir := t.TempDir()
+	if got := ctl(t, "", "init", dir); got.status != exitOK {
+		t.Fatalf("init: %s", got.stderr)
+	}
+	if got := ctl(t, "", "check", dir); got.status != exitOK {
+		t.Errorf("check of what init wrote: %s", got.stdout)
+	}
+	if got := ctl(t, "", "init", dir); got.status != exitError || !strings.Contains(got.stderr, "policy already") {
+		t.Errorf("a second init: status %d %s", got.status, got.stderr)
+	}
+	path := filepath.Join(dir, "z.yaml")
+	if err := os.WriteFile(path, []byte("zones:   [ other ]   # why\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if got := ctl(t, "", "fmt", "--diff-only", path); got.status != exitError || !strings.Contains(got.stdout, "z.yaml") {
+		t.Errorf("fmt --diff-only: status %d %s", got.status, got.stdout)
+	}
+	if got := ctl(t, "", "fmt", dir); got.status != exitOK {
+		t.Errorf("fmt: %s", got.stderr)
+	}
+	if text, err := os.ReadFile(path); err != nil || string(text) != "zones: [other] # why\n" {
+		t.Errorf("fmt wrote %q (%v)", text, err)
+	}
+}
+
+func TestFmtOfAMistakeChangesNothing(t *testing.T) {
+	dir := t.TempDir()
+	for name, text := range map[string]string{"a.yaml": "zones:   [a]\n", "b.yaml": "zones: [\n"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := ctl(t, "", "fmt", dir); got.status != exitError || !strings.Contains(got.stderr, "b.yaml:") {
+		t.Errorf("fmt: status %d %s", got.status, got.stderr)
+	}
+	if text, _ := os.ReadFile(filepath.Join(dir, "a.yaml")); string(text) != "zones:   [a]\n" {
+		t.Errorf("fmt changed a.yaml to %q", text)
+	}
+}

@@ -36,7 +36,9 @@ type verb struct {
 }
 
 func verbs() []verb {
-	return []verb{checkVerb(), planVerb(), applyVerb(), statusVerb(), spawnVerb(), destroyVerb(), imageVerb()}
+	return []verb{
+		checkVerb(), planVerb(), applyVerb(), statusVerb(), spawnVerb(), destroyVerb(), explainVerb(), renderVerb(), fmtVerb(), initVerb(), imageVerb(),
+	}
 }
 
 // How a verb ends when everything there is to say has been printed already.

@@ -1,0 +1,123 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/bladenet/bladenet/bridges"
+	"github.com/bladenet/bladenet/guests/director/announce"
+	"github.com/bladenet/bladenet/guests/director/ipvs"
+	"github.com/bladenet/bladenet/policy"
+	"github.com/bladenet/bladenet/policy/filter"
+)
+
+func renderVerb() verb {
+	v := verb{
+		name: "render", args: "rules|links|director|announce NAME", brief: "Show what a blade (rules, links) or a director would get, as nft, ip, ipvsadm and FRR text, offline",
+		example: "bladectl render rules blade-1 | nft -c -f -",
+	}
+	v.run = func(_ context.Context, e env, args []string) error {
+		f := newFlags(e, v)
+		dir := f.String("policy", DefaultPolicy, "`folder` of policy files")
+		words, err := f.parse(args, 2, 2)
+		if err != nil {
+			return err
+		}
+		files, err := policy.ReadDir(*dir)
+		if err != nil {
+			return err
+		}
+		fleet, found := policy.Load(files)
+		if found.HasErrors() {
+			if err := found.Render(e.stdout); err != nil {
+				return err
+			}
+			return errSaid
+		}
+		return render(e.stdout, fleet, words[0], words[1])
+	}
+	return v
+}
+
+func render(w io.Writer, fleet *policy.Fleet, what, name string) error {
+	switch what {
+	case "rules", "links":
+		blade, err := policy.Derive(fleet, policy.BladeName(name))
+		if err != nil {
+			return err
+		}
+		if what == "links" {
+			return bridges.Render(w, bridges.Wanted(blade))
+		}
+		_, err = io.WriteString(w, filter.Compile(blade).Text())
+		return err
+	case "director", "announce":
+		guest, err := directorNamed(fleet, policy.GuestName(name))
+		if err != nil {
+			return err
+		}
+		if what == "announce" {
+			return renderAnnounce(w, guest)
+		}
+		return renderDirector(w, *guest.Balancer)
+	}
+	return fmt.Errorf("render %q: rules, links, director or announce", what)
+}
+
+func directorNamed(fleet *policy.Fleet, name policy.GuestName) (policy.Guest, error) {
+	if d := fleet.Director(name); d != nil {
+		blade, err := policy.Derive(fleet, d.Blade)
+		if err != nil {
+			return policy.Guest{}, err
+		}
+		for _, g := range blade.Guests {
+			if g.Name == name {
+				return g, nil
+			}
+		}
+	}
+	var names []string
+	for _, d := range fleet.Directors {
+		names = append(names, string(d.Name))
+	}
+	return policy.Guest{}, fmt.Errorf("render: no director %q; there are: %s", name, strings.Join(names, ", "))
+}
+
+// renderDirector writes the IPVS table of a director all of whose checks are good.
+func renderDirector(w io.Writer, b policy.Balancer) error {
+	weights := make([][]int, len(b.Services))
+	for i, s := range b.Services {
+		for _, d := range s.Destinations {
+			weight := d.Weight
+			if d.Sorry {
+				weight = 0
+			}
+			weights[i] = append(weights[i], weight)
+		}
+	}
+	table, err := ipvs.Wanted(b.Services, weights, nil)
+	if err != nil {
+		return err
+	}
+	return ipvs.Render(w, table)
+}
+
+// renderAnnounce writes each routing daemon's configuration under a comment that names its file.
+func renderAnnounce(w io.Writer, g policy.Guest) error {
+	var vips []netip.Addr
+	for _, v := range g.Inside.VIPs {
+		vips = append(vips, v.Address)
+	}
+	texts := announce.Render(announce.Spec{Hostname: g.Inside.Hostname, Announce: g.Balancer.Announce, VIPs: vips})
+	for _, name := range slices.Sorted(maps.Keys(texts)) {
+		if _, err := fmt.Fprintf(w, "! %s\n%s", name, texts[name]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
