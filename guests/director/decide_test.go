@@ -173,3 +173,11 @@ func TestDecideProperties(t *testing.T) {
 		}
 	}
 }
+
+func TestWell(t *testing.T) {
+	a := state("one")
+	d := Decide(a.Balancer, a.Inside.VIPs, Well(a.Balancer), nil)
+	if diff := cmp.Diff([]int{100, 100}, d.Services[0].Weights); diff != "" || !d.VIPs[0].Up {
+		t.Errorf("(-want +got)\n%s%+v", diff, d.VIPs)
+	}
+}

@@ -11,6 +11,16 @@ import (
 // Health is what is known of each check, by its ID. A check that is missing is unknown, which counts as down.
 type Health map[string]health.Result
 
+// Well is the health of a director all of whose real servers are up: with it Decide gives what the policy wants by itself, for
+// whoever renders a director without one.
+func Well(b policy.Balancer) Health {
+	h := make(Health, len(b.Checks))
+	for _, c := range b.Checks {
+		h[c.ID] = health.Result{ID: c.ID, State: health.Up}
+	}
+	return h
+}
+
 // ServiceKey identifies a virtual service.
 type ServiceKey struct {
 	VIP      netip.Addr

@@ -183,7 +183,7 @@ func TestKernelOpensAgain(t *testing.T) {
 	defer cancel()
 	never := make(chan struct{})
 	defer close(never)
-	err := k.do(ctx, func(*lib.Handle) error { <-never; return nil })
+	err := k.do(ctx, opTimeout, func(context.Context, *lib.Handle) error { <-never; return nil })
 	if !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("error %v", err)
 	}

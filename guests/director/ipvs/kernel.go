@@ -11,8 +11,12 @@ import (
 	lib "github.com/moby/ipvs"
 )
 
-// opTimeout bounds one operation whose context has no deadline. The largest table that was measured took three seconds to read.
-const opTimeout = 20 * time.Second
+// opTimeout bounds an operation whose context has no deadline, and stepTimeout what each step of a long one adds. The largest
+// table that was measured took three seconds to read, on a machine fifty times too slow.
+const (
+	opTimeout   = 20 * time.Second
+	stepTimeout = 10 * time.Millisecond
+)
 
 // ErrNoIPVS is in the chain of an error when the kernel has no IPVS: the library itself would then answer every question with
 // nothing and no error.
@@ -41,10 +45,10 @@ func (k *Kernel) Close() {
 
 // do runs op with the library's handle. The library waits for ever for an answer that was lost, so op runs beside us: when its
 // time is over the handle is closed, which ends it, and the next operation opens another.
-func (k *Kernel) do(ctx context.Context, op func(*lib.Handle) error) error {
+func (k *Kernel) do(ctx context.Context, limit time.Duration, op func(context.Context, *lib.Handle) error) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	ctx, cancel := context.WithTimeout(ctx, opTimeout)
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	if k.handle == nil {
 		h, err := open(k.namespace)
@@ -55,7 +59,7 @@ func (k *Kernel) do(ctx context.Context, op func(*lib.Handle) error) error {
 	}
 	h := k.handle
 	done := make(chan error, 1)
-	go func() { done <- op(h) }()
+	go func() { done <- op(ctx, h) }()
 	select {
 	case err := <-done:
 		return err

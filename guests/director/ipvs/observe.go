@@ -12,7 +12,7 @@ import (
 // Observe reads the whole table, services sorted by key.
 func (k *Kernel) Observe(ctx context.Context) (Table, error) {
 	var t Table
-	err := k.do(ctx, func(h *lib.Handle) error {
+	err := k.do(ctx, opTimeout, func(_ context.Context, h *lib.Handle) error {
 		services, err := h.GetServices()
 		if err != nil {
 			return err

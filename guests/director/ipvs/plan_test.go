@@ -71,7 +71,7 @@ type model struct {
 
 var errInjected = errors.New("injected")
 
-func (m *model) step(_ context.Context, s Step) error {
+func (m *model) step(s Step) error {
 	if m.done++; m.done == m.fail {
 		return errInjected
 	}
