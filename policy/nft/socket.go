@@ -13,7 +13,8 @@ import (
 // socket is the netlink socket that batches go out on. It stays open: closing one waits until the kernel has freed a replaced
 // table.
 type socket struct {
-	fd int
+	fd  int
+	buf []byte // for answers; sends do not overlap
 }
 
 // errDoubtful means that the kernel's answer was lost: the batch may or may not have been done.
@@ -22,6 +23,7 @@ var errDoubtful = errors.New("the kernel's answer was lost")
 const (
 	receiveBuffer = 4 << 20
 	sendBuffer    = 64 << 20
+	answerBuffer  = 256 << 10
 	answerTime    = 30 * time.Second
 )
 
@@ -30,7 +32,7 @@ func dial() (*socket, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open netfilter socket: %w", err)
 	}
-	s := &socket{fd: fd}
+	s := &socket{fd: fd, buf: make([]byte, answerBuffer)}
 	if err := s.prepare(); err != nil {
 		s.close()
 		return nil, err
@@ -81,9 +83,8 @@ func (s *socket) deadline(ctx context.Context) error {
 
 // drain reads away answers to a batch that nobody waited for.
 func (s *socket) drain() {
-	buf := make([]byte, 64<<10)
 	for {
-		if n, _, err := unix.Recvfrom(s.fd, buf, unix.MSG_DONTWAIT); err != nil || n == 0 {
+		if n, _, err := unix.Recvfrom(s.fd, s.buf, unix.MSG_DONTWAIT); err != nil || n == 0 {
 			return
 		}
 	}
@@ -91,10 +92,9 @@ func (s *socket) drain() {
 
 // answer reads until the last message is acknowledged. The kernel handles the whole batch before it answers, errors first.
 func (s *socket) answer(b *batch, last uint32) error {
-	buf := make([]byte, 256<<10)
 	var refused error
 	for {
-		n, _, err := unix.Recvfrom(s.fd, buf, 0)
+		n, _, err := unix.Recvfrom(s.fd, s.buf, 0)
 		switch {
 		case errors.Is(err, unix.EINTR):
 			continue
@@ -102,7 +102,7 @@ func (s *socket) answer(b *batch, last uint32) error {
 			return errors.Join(refused, fmt.Errorf("%w: %w", errDoubtful, err))
 		}
 		done := false
-		eachMessage(buf[:n], func(m message) {
+		eachMessage(s.buf[:n], func(m message) {
 			if m.kind != unix.NLMSG_ERROR || len(m.body) < 4 {
 				return
 			}

@@ -21,7 +21,7 @@ const (
 )
 
 func newBatch() *batch {
-	b := &batch{buf: make([]byte, 0, 64<<10)}
+	b := &batch{buf: make([]byte, 0, 4<<10)}
 	b.edge(unix.NFNL_MSG_BATCH_BEGIN)
 	return b
 }
