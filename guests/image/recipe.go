@@ -148,7 +148,7 @@ func (r Recipe) check() error {
 		bad(len(r.Command) == 0, "a container needs a command")
 		bad(len(r.Command) > 0 && !inTree(r.Command[0]), "command %q: not a clean absolute path", r.Command)
 		for _, word := range r.Command {
-			bad(strings.ContainsAny(word, "\"\\\n\x00"), "command %q: quotes, backslashes and line breaks do not fit a container's configuration", word)
+			bad(strings.ContainsRune(word, 0), "command %q: a zero byte cannot be an argument", word)
 		}
 		bad(r.Halt != "" && !signalRE.MatchString(r.Halt), "halt %q: not a signal", r.Halt)
 		bad(r.Cmdline != "" || r.Disk != "" || len(r.Modules) > 0, "modules, disk and cmdline are for kvm")

@@ -35,14 +35,14 @@ var kept = []string{
 }
 
 // Encode writes the configuration file of a container, as lxc.container.conf(5) describes it. Its first line carries the layout and a
-// digest of the rest, by which Decode knows a file that somebody edited.
+// digest of the rest, by which Decode knows a file that somebody edited. The
+// command is not in it: liblxc splits one at every blank, so Start hands it over as arguments.
 func Encode(c Container) []byte {
 	var b strings.Builder
 	set := func(key string, value any) { fmt.Fprintf(&b, "lxc.%s = %v\n", key, value) }
 	set("uts.name", c.Hostname)
 	set("rootfs.path", "overlay:"+c.Image.Rootfs()+":"+filepath.Join(c.Dir, "delta"))
 	set("namespace.share.net", c.Namespace)
-	set("init.cmd", strings.Join(quoted(c.Image.Command), " "))
 	halt := c.Image.Halt
 	if halt == "" {
 		halt = "SIGTERM"
@@ -70,7 +70,6 @@ func Encode(c Container) []byte {
 		set("cgroup2.cpu.max", fmt.Sprintf("%d 100000", c.CPUs*100000))
 	}
 	set("cgroup2.pids.max", 1024)
-	set("console.path", "none")
 	set("console.logfile", filepath.Join(c.Dir, "console.log"))
 	set("console.size", "1MB")
 	set("log.file", filepath.Join(c.Dir, "lxc.log"))
@@ -91,17 +90,6 @@ func Seccomp() []byte {
 func header(body string) string {
 	sum := sha256.Sum256([]byte(body))
 	return fmt.Sprintf("# bladenet %d %s: written whole, edits are found and undone\n", layout, hex.EncodeToString(sum[:8]))
-}
-
-// quoted puts arguments that hold blanks in double quotes, which liblxc's splitter of init.cmd takes off.
-func quoted(args []string) []string {
-	out := slices.Clone(args)
-	for i, a := range out {
-		if strings.ContainsAny(a, " \t;'") || a == "" {
-			out[i] = `"` + a + `"`
-		}
-	}
-	return out
 }
 
 // Decode reads back what of a definition a configuration file holds. Stale says that Encode of this version did not write the file as it is.

@@ -25,7 +25,7 @@ const helperVerb = "lxc-start"
 // only glibc hands arguments to what runs before main, RunHelper ends the process with an error, or a second daemon would start.
 // It returns false for all other arguments (os.Args[1:]).
 func RunHelper(args []string) bool {
-	if len(args) != 3 || args[0] != helperVerb {
+	if len(args) < 4 || args[0] != helperVerb {
 		return false
 	}
 	fmt.Fprintln(os.Stderr, "lxc-start: this program's C library gives constructors no arguments: build it with glibc")
@@ -33,14 +33,15 @@ func RunHelper(args []string) bool {
 	return true
 }
 
-// spawn runs the helper for one container. The monitor that stays behind is in a session of its own and holds none of our descriptors.
-func (d *Driver) spawn(ctx context.Context, name policy.GuestName) error {
+// spawn runs the helper for one container, with the argument vector of its init. The monitor that stays behind is in a session of its own and holds none of our descriptors.
+func (d *Driver) spawn(ctx context.Context, name policy.GuestName, command []string) error {
 	log, err := os.OpenFile(filepath.Join(d.dir(name), "lxc.log"), os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
 	}
 	defer log.Close()
-	cmd := exec.CommandContext(ctx, "/proc/self/exe", helperVerb, d.Dir, string(name)) // this program, even after its file was replaced
+	args := append([]string{helperVerb, d.Dir, string(name)}, command...)
+	cmd := exec.CommandContext(ctx, "/proc/self/exe", args...) // this program, even after its file was replaced
 	cmd.Args[0] = "bladed"
 	cmd.Dir = "/"
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}

@@ -182,6 +182,13 @@ func (d *Driver) start(ctx context.Context, name policy.GuestName) error {
 	case guests.Partial, "":
 		return errors.New("it is not created")
 	}
+	img, err := d.Images.Get(o.Image)
+	if err != nil {
+		return err
+	}
+	if len(img.Command) == 0 {
+		return fmt.Errorf("image %s names no command", img.ID)
+	}
 	if _, err := os.Stat(d.Namespace(name)); err != nil {
 		return fmt.Errorf("its network namespace is not ready: %w", err)
 	}
@@ -192,7 +199,7 @@ func (d *Driver) start(ctx context.Context, name policy.GuestName) error {
 	if err := clear(ctx, name); err != nil {
 		return err
 	}
-	return d.spawn(ctx, name)
+	return d.spawn(ctx, name, img.Command)
 }
 
 // Stop sends the image's halt signal, waits, then kills. A container whose monitor is gone or hangs is ended through its control groups.

@@ -14,8 +14,8 @@ import (
 	"github.com/bladenet/bladenet/guests"
 )
 
-// How long a clone and its start take beside the plain tools that end in the same state. Rounds alternate, and the quickest of each counts: the
-// machine's other work only ever adds.
+// How long a clone and its start take beside the plain tools that end in the same state. The two
+// alternate, and the middle of the rounds' ratios counts: the machine's other work falls on both.
 func TestSpawnAgainstTheTools(t *testing.T) {
 	ctx := context.Background()
 	d := blade(t)
@@ -49,6 +49,7 @@ func TestSpawnAgainstTheTools(t *testing.T) {
 	}
 	const rounds = 11
 	var ours, theirs []time.Duration
+	var ratios []float64
 	for range rounds {
 		began := time.Now()
 		if err := d.Create(ctx, spec); err != nil {
@@ -72,12 +73,16 @@ func TestSpawnAgainstTheTools(t *testing.T) {
 		tool("lxc-copy", "-P", plain, "-p", plain, "-n", img.ID, "-N", "copy", "-s", "-B", "overlay")
 		tool("lxc-start", "-P", plain, "-n", "copy")
 		theirs = append(theirs, time.Since(began))
+		ratios = append(ratios, float64(ours[len(ours)-1])/float64(theirs[len(theirs)-1]))
 		tool("lxc-stop", "-P", plain, "-n", "copy", "-k")
 		tool("lxc-destroy", "-P", plain, "-n", "copy")
 	}
-	mine, peer := slices.Min(ours), slices.Min(theirs)
-	t.Logf("clone and start: ours %v, lxc-copy and lxc-start %v: %.2f", mine, peer, float64(mine)/float64(peer))
-	if mine > peer*13/10 {
-		t.Errorf("more than 1.3 times the plain tools: %v and %v", ours, theirs)
+	slices.Sort(ratios)
+	slices.Sort(ours)
+	slices.Sort(theirs)
+	ratio := ratios[rounds/2]
+	t.Logf("clone and start: ours %v, lxc-copy and lxc-start %v, ratio %.2f", ours[rounds/2], theirs[rounds/2], ratio)
+	if ratio > 1.3 {
+		t.Errorf("more than 1.3 times the plain tools: %.2f", ratios)
 	}
 }

@@ -25,7 +25,7 @@ static bool reset_oom_score(void)
 	return done;
 }
 
-static int start(const char *dir, const char *name)
+static int start(const char *dir, const char *name, char *const command[])
 {
 	umask(022);
 	if (!reset_oom_score()) {
@@ -45,11 +45,12 @@ static int start(const char *dir, const char *name)
 		fprintf(stderr, "prepare container: %s\n", c->error_string ? c->error_string : "refused");
 		return 1;
 	}
-	return c->start(c, 0, NULL) ? 0 : 1;
+	return c->start(c, 0, command) ? 0 : 1;
 }
 
 __attribute__((constructor)) static void start_and_exit(int argc, char **argv)
 {
-	if (argc == 4 && strcmp(argv[1], "lxc-start") == 0)
-		_exit(start(argv[2], argv[3]));
+	/* program, verb, folder of containers, name, command and its arguments */
+	if (argc >= 5 && strcmp(argv[1], "lxc-start") == 0)
+		_exit(start(argv[2], argv[3], argv + 4));
 }
