@@ -272,7 +272,7 @@ func TestInitThenCheckThenFmt(t *testing.T) {
 	if got := ctl(t, "", "fmt", dir); got.status != exitOK {
 		t.Errorf("fmt: %s", got.stderr)
 	}
-	if text, err := os.ReadFile(path); err != nil || string(text) != "zones: [other] # why\n" {
+	if text, err := os.ReadFile(path); err != nil || string(text) != "zones: [other]  # why\n" {
 		t.Errorf("fmt wrote %q (%v)", text, err)
 	}
 }

@@ -44,7 +44,7 @@ func begin(t *testing.T) *blade {
 	t.Cleanup(func() {
 		b.end(syscall.SIGTERM)
 		if t.Failed() {
-			t.Logf("bladed said:\n%s", lastLines(b.log.String(), 60))
+			t.Logf("bladed said:\n%s", lastLines(b.log.String(), 25))
 		}
 	})
 	return b
