@@ -127,6 +127,7 @@ func get(t *testing.T, name, network, address string) (string, error) {
 		if err != nil {
 			return err
 		}
+		r.Close = true
 		if err := r.Write(conn); err != nil {
 			return err
 		}
