@@ -1,10 +1,13 @@
 package filter
 
+// NamedPorts is the set of every port that the policy names, in the bridge table. A port that leaves it takes its counters along.
+const NamedPorts = "named"
+
 // Sets of the bridge table, by what they say. Kinds end in 4 or 6 when each family has its own.
 const (
 	setBridges    = "bridges"   // our bridges
 	setLinks      = "links"     // VLAN links: the trunk's side of our bridges
-	setNamed      = "named"     // every port of our bridges that the policy names
+	setNamed      = NamedPorts  // every port of our bridges that the policy names
 	setPorts      = "ports"     // guests' ports
 	setRoles      = "roles"     // map: which guards a port's frames pass
 	setMACs       = "macs"      // port and the MAC it speaks with

@@ -234,6 +234,41 @@ func TestGrowthIsElements(t *testing.T) {
 	}
 }
 
+// TestAPortTakesItsCountersAlong removes a guest: what was counted for its port goes with it, in the same transaction, and a
+// later replacement of the table does not bring it back; what was counted for others stays.
+func TestAPortTakesItsCountersAlong(t *testing.T) {
+	namespace(t)
+	k := open(t)
+	b := nantes(t, "lame-l1")
+	table := filter.Compile(b).Tables[0]
+	gone, stays := b.Guests[0].Ports[0].Name, b.Guests[1].Ports[0].Name
+	padded := func(name string) string { return name + strings.Repeat("\x00", unix.IFNAMSIZ-len(name)) }
+	bring(t, k, filter.Compile(b))
+	counted := counts{hits: map[string]map[string]count{"hit-spoof-mac": {padded(gone): {packets: 3, bytes: 300}, padded(stays): {packets: 4, bytes: 400}}}}
+	count := func() {
+		t.Helper()
+		if err := k.Apply(context.Background(), []Step{replaceStep(table, plan.Update, "", counted)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fewer := nantes(t, "lame-l1")
+	fewer.Guests = fewer.Guests[1:]
+	ruled := nantes(t, "lame-l1")
+	ruled.Guests = ruled.Guests[1:]
+	ruled.Rules = ruled.Rules[1:]
+	for name, want := range map[string]policy.Blade{"elements": fewer, "replacement": ruled} {
+		count()
+		bring(t, k, filter.Compile(want))
+		got := tool(t, "", "list", "set", "bridge", filter.BridgeTable, "hit-spoof-mac")
+		if strings.Contains(got, gone) || !strings.Contains(got, stays) {
+			t.Errorf("%s: want %s and not %s in\n%s", name, stays, gone, got)
+		}
+		if again := planned(t, k, filter.Compile(want)); len(again) > 0 {
+			t.Errorf("%s: still planned: %v", name, again)
+		}
+	}
+}
+
 // setCounter gives a counter of the bridge table a value that packets would take long to reach, by replacing the table.
 func setCounter(t testing.TB, name string, packets uint64) {
 	t.Helper()

@@ -48,12 +48,17 @@ func Plan(want filter.Ruleset, have State) ([]Step, error) {
 			steps = append(steps, replaceStep(t, plan.Create, "", counts{}))
 			continue
 		}
+		left := leftPorts(t, held)
 		if reason := difference(static, held.static); reason != "" {
-			steps = append(steps, replaceStep(t, plan.Update, reason, held.counts))
+			steps = append(steps, replaceStep(t, plan.Update, reason, held.counts.without(left)))
 			continue
 		}
 		for _, s := range t.Sets {
-			if step, changed := elementStep(t, s, held.elements[s.Name]); changed {
+			step, changed := elementStep(t, s, held.elements[s.Name])
+			if s.Dynamic {
+				step, changed = forgetStep(t, s, held.counts.hits[s.Name], left)
+			}
+			if changed {
 				steps = append(steps, step)
 			}
 		}
@@ -78,13 +83,53 @@ func replaceStep(t filter.Table, verb plan.Verb, reason string, keep counts) Ste
 	}
 }
 
+func setStep(t filter.Table, s filter.Set) Step {
+	return Step{table: t, set: s, Step: plan.Step{
+		Subsystem: subsystem, Verb: plan.Update, Object: fmt.Sprintf("set %s of %s %s", s.Name, t.Family, t.Name),
+	}}
+}
+
+// leftPorts are the ports that the kernel's table names and the wanted one does not.
+func leftPorts(t filter.Table, held tableState) map[string]bool {
+	left := map[string]bool{}
+	for e := range held.elements[filter.NamedPorts] {
+		left[e.From] = true
+	}
+	for _, s := range t.Sets {
+		if s.Name == filter.NamedPorts {
+			for _, e := range s.Elements {
+				delete(left, e.From)
+			}
+		}
+	}
+	return left
+}
+
+// forgetStep takes the counters of ports that left out of a dynamic set.
+func forgetStep(t filter.Table, s filter.Set, hits map[string]count, left map[string]bool) (Step, bool) {
+	step := setStep(t, s)
+	for _, port := range sortedKeys(hits) {
+		if e := (filter.Element{From: port}); left[port] {
+			step.remove = append(step.remove, e)
+			step.Detail = append(step.Detail, "- "+s.ElementText(e))
+		}
+	}
+	return step, len(step.remove) > 0
+}
+
+// without returns the counts less those of some ports.
+func (c counts) without(ports map[string]bool) counts {
+	out := counts{named: c.named, hits: map[string]map[string]count{}}
+	for set, hits := range c.hits {
+		out.hits[set] = maps.Clone(hits)
+		maps.DeleteFunc(out.hits[set], func(port string, _ count) bool { return ports[port] })
+	}
+	return out
+}
+
 // elementStep says what a set has too much and too little.
 func elementStep(t filter.Table, s filter.Set, held map[filter.Element]bool) (Step, bool) {
-	if s.Dynamic {
-		return Step{}, false
-	}
-	step := Step{table: t, set: s}
-	step.Step = plan.Step{Subsystem: subsystem, Verb: plan.Update, Object: fmt.Sprintf("set %s of %s %s", s.Name, t.Family, t.Name)}
+	step := setStep(t, s)
 	wanted := make(map[filter.Element]bool, len(s.Elements))
 	for _, e := range s.Elements {
 		wanted[e] = true

@@ -83,20 +83,6 @@ func (l lab) waitAgent(ctx context.Context) error {
 
 // ask sends n requests to a VIP from the client, each on its own connection, and counts the answers by who gave them.
 func (l lab) ask(ctx context.Context, vip string, n int) (map[string]int, error) {
-	url := fmt.Sprintf("http://%s/?[1-%d]", bracket(vip), n)
-	out, err := l.output(ctx, "client", "curl", "-g", "--globoff", "-s", "-m", "60", "-H", "Connection: close", url)
-	if strings.Contains(vip, ":") || err != nil {
-		out, err = l.askEach(ctx, vip, n)
-	}
-	count := map[string]int{}
-	for line := range strings.Lines(out) {
-		count[strings.TrimSpace(line)]++
-	}
-	return count, err
-}
-
-// askEach asks by a list of URLs in one curl, because the brackets of an IPv6 address and curl's ranges exclude each other.
-func (l lab) askEach(ctx context.Context, vip string, n int) (string, error) {
 	var config strings.Builder
 	for i := range n {
 		fmt.Fprintf(&config, "url = \"http://%s/?%d\"\n", bracket(vip), i)
@@ -107,7 +93,11 @@ func (l lab) askEach(ctx context.Context, vip string, n int) (string, error) {
 	if err != nil {
 		err = fmt.Errorf("ask %s: %w", vip, err)
 	}
-	return string(out), err
+	count := map[string]int{}
+	for line := range strings.Lines(string(out)) {
+		count[strings.TrimSpace(line)]++
+	}
+	return count, err
 }
 
 // user is a user who asks the VIP all the time and writes down when who answered.
