@@ -23,7 +23,7 @@ import (
 )
 
 // How long the loop waits: resync when nothing happens, settle after an event so that a burst is one pass, and the first and
-// longest pause after a pass that failed.
+// longest pause after a pass that left something to do.
 const (
 	resync     = 30 * time.Second
 	settle     = 30 * time.Millisecond
@@ -66,6 +66,7 @@ type Agent struct {
 	log       *slog.Logger
 	revisions *revision.Store
 	directors *directors
+	backoff   guests.Backoff
 	wakeC     chan struct{}
 	life      context.Context // of Run: conversations with directors end with it
 
@@ -128,11 +129,11 @@ func (a *Agent) Run(ctx context.Context) error {
 	retry := firstRetry
 	for {
 		pause := resync + rand.N(resync/4)
-		if a.keep(ctx) != nil {
+		if a.keep(ctx) {
+			retry = firstRetry
+		} else {
 			pause = retry
 			retry = min(retry*2, lastRetry)
-		} else {
-			retry = firstRetry
 		}
 		select {
 		case <-ctx.Done():
@@ -162,11 +163,14 @@ func (a *Agent) watch(ctx context.Context) {
 	}
 }
 
-// keep does one pass for the revision in force, and notes what is left to do.
-func (a *Agent) keep(ctx context.Context) error {
+// keep does one pass for the revision in force, and says whether nothing is left to do.
+func (a *Agent) keep(ctx context.Context) bool {
 	a.passing.Lock()
 	defer a.passing.Unlock()
-	return a.pass(ctx, nil)
+	err := a.pass(ctx, nil) // logged and noted where it failed
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return err == nil && len(a.waiting) == 0
 }
 
 // pass brings the blade to the revision in force. The caller holds passing.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"time"
 
 	"github.com/bladenet/bladenet/bridges"
 	"github.com/bladenet/bladenet/guests"
@@ -153,6 +154,7 @@ func (a *Agent) guests(ctx context.Context, p *pass, pick func(guests.Steps) []g
 	if err != nil {
 		return work{}, err
 	}
+	a.backoff.Hold(have.Held, time.Now())
 	var w work
 	var todo []guests.Step
 	for _, s := range pick(guests.Plan(p.blade.Guests, have)) {
@@ -166,7 +168,8 @@ func (a *Agent) guests(ctx context.Context, p *pass, pick func(guests.Steps) []g
 	}
 	if len(todo) > 0 {
 		w.apply = func(ctx context.Context) error {
-			return guests.Applier{Drivers: a.cfg.Drivers}.Apply(ctx, todo)
+			done := func(s guests.Step, _ time.Duration, _ error) { a.backoff.Record(s, time.Now()) }
+			return guests.Applier{Drivers: a.cfg.Drivers, Done: done}.Apply(ctx, todo)
 		}
 	}
 	return w, nil
@@ -188,12 +191,16 @@ func (a *Agent) tellDirectors(_ context.Context, p *pass) (work, error) {
 		switch {
 		case known && answer.inForce && answer.status.Revision == stateDigest(g):
 			continue
-		case known && answer.err != nil && p.apply:
-			step = blocked(step, "it does not answer: "+answer.err.Error())
+		case known && answer.err != nil:
+			step.Reason = "its helper does not answer: " + answer.err.Error()
 		case !known || answer.seen.IsZero():
-			step.Reason = "it has not answered yet"
+			step.Reason = "its helper has not answered yet"
 		default:
 			step.Detail = []string{answer.status.Revision + " -> " + stateDigest(g)}
+			step.Reason = "its helper has an older one"
+		}
+		if p.apply {
+			step = blocked(step, step.Reason+": handed over as soon as it takes it")
 		}
 		w.steps = append(w.steps, step)
 	}
