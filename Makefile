@@ -10,7 +10,7 @@ LAB ?= make
 # Build tags of the tests that need more than a machine with Go.
 LEVELS := kernel,lab
 # Packages with tests that need a blade's kernel.
-KERNEL = $(shell grep -rlE "^//go:build kernel" --include=*_test.go bridges guests hostagent policy | xargs -n1 dirname | sort -u | sed "s|^|./|")
+KERNEL = $(shell grep -rlE "^//go:build kernel" --include=*_test.go bridges cmd guests hostagent policy | xargs -n1 dirname | sort -u | sed "s|^|./|")
 
 .PHONY: help deps build images demo test lint unit kernel e2e bench fuzz package clean
 

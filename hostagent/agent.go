@@ -44,6 +44,7 @@ type Filter interface {
 	Apply(ctx context.Context, steps []nft.Step) error
 	Watch(ctx context.Context, wake func()) error
 	Counters(ctx context.Context) (nft.Counters, error)
+	Features(ctx context.Context) error
 	VIPConntrack(ctx context.Context, vips []netip.Addr) (int, error)
 }
 

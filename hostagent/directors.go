@@ -14,10 +14,12 @@ import (
 	"github.com/bladenet/bladenet/policy"
 )
 
-// How often a director is asked how it is, and how long it may take to answer.
+// How often a director is asked how it is, how long it may take to answer, and to reach a state before a guest is removed.
 const (
 	directorPoll    = 500 * time.Millisecond
 	directorTimeout = 3 * time.Second
+	settleTimeout   = 5 * time.Second
+	settlePoll      = 20 * time.Millisecond
 )
 
 // directors keeps one conversation with the helper in each KVM director of the blade: it hands over the wanted state when
@@ -74,6 +76,28 @@ func (d *directors) want(ctx context.Context, guests []policy.Guest) {
 			delete(d.each, name)
 		}
 	}
+}
+
+// settle waits until every director that answers has reached the state that is wanted now, but not for long: one that cannot
+// must not hold up the blade.
+func (d *directors) settle(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
+	defer cancel()
+	for ctx.Err() == nil && d.behind() {
+		sleep(ctx, settlePoll)
+	}
+}
+
+// behind says whether a director that answers has not reached its state yet.
+func (d *directors) behind() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, c := range d.each {
+		if c.err == nil && !c.seen.IsZero() && (c.status.Revision != c.digest || c.status.Error != "") {
+			return true
+		}
+	}
+	return false
 }
 
 // last returns what a director said last, when, and the error of the last attempt. False: no such director.

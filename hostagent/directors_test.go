@@ -190,3 +190,19 @@ func TestRealServersAreReadyWhenEveryDirectorSendsToThem(t *testing.T) {
 		t.Errorf("placesOf of no balancer = %d, want 0", got)
 	}
 }
+
+func TestSettleWaitsForDirectorsThatAnswerOnly(t *testing.T) {
+	ds := conversations(t, &dialer{h: &helper{}})
+	begin := time.Now()
+	ds.want(t.Context(), []policy.Guest{director1(100)})
+	ds.settle(t.Context()) // it has not answered yet: it is not waited for
+	until(t, "state in force", func() bool { a, _ := ds.last("d1"); return a.inForce })
+	ds.want(t.Context(), []policy.Guest{director1(50)})
+	ds.settle(t.Context())
+	if a, _ := ds.last("d1"); !a.inForce {
+		t.Error("settle returned before the state was in force")
+	}
+	if took := time.Since(begin); took > settleTimeout {
+		t.Errorf("settle took %s", took)
+	}
+}

@@ -1,6 +1,7 @@
 package hostagent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -86,10 +87,12 @@ func (a *Agent) applyFilter(ctx context.Context, p *pass) (work, error) {
 	if len(steps) > 0 {
 		w.apply = func(ctx context.Context) error {
 			err := a.cfg.Filter.Apply(ctx, steps)
-			if err != nil {
-				p.closed = "the filter is not as wanted"
+			if err == nil {
+				return nil
 			}
-			return err
+			p.closed = "the filter is not as wanted"
+			// The kernel's own word for a missing module is `protocol error`: say which one it is.
+			return cmp.Or(a.cfg.Filter.Features(ctx), err)
 		}
 	}
 	return w, nil
@@ -141,8 +144,18 @@ func (a *Agent) fillNamespaces(ctx context.Context, p *pass) (work, error) {
 	return w, nil
 }
 
+// removeGuests stops and removes what is not wanted. The directors hear of it first, so that no request is sent to a real server
+// that is about to end.
 func (a *Agent) removeGuests(ctx context.Context, p *pass) (work, error) {
-	return a.guests(ctx, p, func(s guests.Steps) []guests.Step { return s.Remove })
+	w, err := a.guests(ctx, p, func(s guests.Steps) []guests.Step { return s.Remove })
+	if remove := w.apply; remove != nil {
+		w.apply = func(ctx context.Context) error {
+			a.directors.want(a.life, p.blade.Guests)
+			a.directors.settle(ctx)
+			return remove(ctx)
+		}
+	}
+	return w, err
 }
 
 func (a *Agent) runGuests(ctx context.Context, p *pass) (work, error) {

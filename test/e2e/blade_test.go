@@ -167,7 +167,7 @@ func ask(t *testing.T, vip string, n int) map[string]int {
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
-	if err != nil {
+	if err != nil || stderr.Len() > 0 { // curl's status is the last request's, its words are all of them
 		t.Errorf("ask %s: %v: %s", vip, err, stderr.String())
 	}
 	count := map[string]int{}
@@ -175,6 +175,16 @@ func ask(t *testing.T, vip string, n int) map[string]int {
 		count[strings.TrimSpace(line)]++
 	}
 	return count
+}
+
+// reachable waits until a user gets an answer: a VIP that was just announced takes its routing protocol's time.
+func reachable(t *testing.T) {
+	t.Helper()
+	for _, vip := range []string{vip4, vip6} {
+		eventually(t, time.Minute, "a user reaches "+vip, func() error {
+			return client(t.Context(), "curl", "-g", "-s", "-m", "2", "-o", "/dev/null", "http://"+bracket(vip)+"/").Run()
+		})
+	}
 }
 
 func bracket(addr string) string {

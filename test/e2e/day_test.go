@@ -29,6 +29,7 @@ func TestOperatorsDay(t *testing.T) {
 		{"apply twice changes nothing", applyTwiceChangesNothing},
 		{"SIGKILL of bladed loses no request", killLosesNoRequest},
 		{"a broken policy leaves the blade as it was", brokenPolicyLeavesTheBlade},
+		{"spawn and destroy lose no request", spawnAndDestroyLoseNoRequest},
 		{"a stranger's deletions are repaired", strangersDeletionsAreRepaired},
 		{"libvirtd down holds back only KVM guests", libvirtdDownHoldsBackOnlyKVM},
 		{"an absent trunk is one sentence", absentTrunkIsOneSentence},
@@ -78,6 +79,7 @@ func spawnedNodesAnswer(t *testing.T, _ *blade) {
 			t.Errorf("spawn %s does not say that it is in rotation:\n%s", name, out)
 		}
 	}
+	reachable(t)
 	for _, vip := range []string{vip4, vip6} {
 		got := ask(t, vip, 40)
 		if got["www-1"] == 0 || got["www-2"] == 0 || got["www-1"]+got["www-2"] != 40 {
@@ -164,6 +166,26 @@ func brokenPolicyLeavesTheBlade(t *testing.T, _ *blade) {
 	}
 }
 
+func spawnAndDestroyLoseNoRequest(t *testing.T, _ *blade) {
+	const n = 500
+	counts := make(chan map[string]int)
+	go func() { counts <- ask(t, vip4, n) }()
+	ctl(t, "spawn", "realserver", "www-5", "--service", "www")
+	ctl(t, "destroy", "www-5")
+	got := <-counts
+	total := 0
+	for _, count := range got {
+		total += count
+	}
+	if total != n {
+		t.Errorf("answered: %v, want %d", got, n)
+	}
+	if got["www-5"] == 0 {
+		t.Errorf("answered: %v: www-5 came and went without a request; the test shows nothing", got)
+	}
+	gone(t, "www-5")
+}
+
 func strangersDeletionsAreRepaired(t *testing.T, _ *blade) {
 	for _, act := range [][]string{
 		{"nft", "flush", "ruleset"},
@@ -172,6 +194,7 @@ func strangersDeletionsAreRepaired(t *testing.T, _ *blade) {
 	} {
 		run(t, act...)
 		converged(t)
+		reachable(t)
 		for _, vip := range []string{vip4, vip6} {
 			if got := ask(t, vip, 10); got["www-1"]+got["www-2"] != 10 {
 				t.Errorf("after %v: %s answered %v, want 10", act, vip, got)
@@ -217,6 +240,7 @@ func absentTrunkIsOneSentence(t *testing.T, _ *blade) {
 	ctl(t, "spawn", "realserver", "www-4", "--service", "www") // the rest of the blade goes on
 	run(t, "ip", "link", "set", "gone0", "name", trunk)
 	converged(t)
+	reachable(t)
 	if got := ask(t, vip6, 40); got["www-4"] == 0 {
 		t.Errorf("answered by %v, want www-4 among them", got)
 	}
