@@ -76,21 +76,33 @@ func disagree(x policy.Expectation, o Outcome) (string, policy.Pos) {
 	return fmt.Sprintf("expected drop, but it passes: %s lets it through from %s to %s by %s", got.Blade, got.In, got.Out, got.Verdict.Rule), got.Verdict.Pos
 }
 
-// Explainer follows packets through a fleet. It derives each blade once.
+// Explainer follows packets through a fleet. It derives a blade when a packet first comes there, so that a question costs what
+// lies on its way and not the whole fleet.
 type Explainer struct {
 	fleet  *policy.Fleet
 	blades map[policy.BladeName]policy.Blade
+	guests map[netip.Addr]policy.GuestName
 }
 
 // NewExplainer prepares to follow packets through a fleet that has passed its check.
 func NewExplainer(f *policy.Fleet) *Explainer {
-	e := &Explainer{fleet: f, blades: map[policy.BladeName]policy.Blade{}}
-	for _, b := range f.Blades {
-		if derived, err := policy.Derive(f, b.Name); err == nil {
-			e.blades[b.Name] = derived
+	e := &Explainer{fleet: f, blades: map[policy.BladeName]policy.Blade{}, guests: map[netip.Addr]policy.GuestName{}}
+	for _, g := range f.Guests() {
+		for _, a := range slices.Concat(g.Eth0.Addresses, g.Eth1.Addresses) {
+			e.guests[a] = g.Name
 		}
 	}
 	return e
+}
+
+// blade derives a blade once. A fleet that has passed its check has every blade that its guests name.
+func (e *Explainer) blade(name policy.BladeName) policy.Blade {
+	b, ok := e.blades[name]
+	if !ok {
+		b, _ = policy.Derive(e.fleet, name)
+		e.blades[name] = b
+	}
+	return b
 }
 
 // routerMAC stands for whatever router or switch a frame comes from or goes to.
@@ -123,7 +135,7 @@ func (e *Explainer) Explain(x policy.Expectation) Outcome {
 
 // toBlade judges what reaches a blade's own stack: what hosts rules allow, on its management NIC.
 func (e *Explainer) toBlade(x policy.Expectation) Outcome {
-	b := e.blades[x.To.Blade]
+	b := e.blade(x.To.Blade)
 	source := x.From.Address
 	if x.As.IsValid() {
 		source = x.As

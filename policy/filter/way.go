@@ -1,6 +1,7 @@
 package filter
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 
@@ -60,10 +61,13 @@ func (a attached) link() string {
 // balanced lists the ways of a packet to a VIP: each director may get it, and may choose each real server of the service.
 func (e *Explainer) balanced(p Packet, start []leg) [][]leg {
 	var ways [][]leg
-	for _, name := range e.names() {
-		b := e.blades[name]
+	for _, d := range e.byBlade() {
+		b := e.blade(d.Blade)
+		if !hasVIP(b, p.IP.Destination) {
+			continue
+		}
 		for _, g := range b.Guests {
-			if g.Role != policy.RoleDirector || !hasVIP(b, p.IP.Destination) {
+			if g.Name != d.Name {
 				continue
 			}
 			eth0, eth1 := attached{b, g.Ports[0]}, attached{b, g.Ports[1]}
@@ -110,30 +114,32 @@ func (e *Explainer) routed(p Packet, director attached) [][]leg {
 
 func hasVIP(b policy.Blade, a netip.Addr) bool { return judgement{b: b}.isVIP(a) }
 
-func (e *Explainer) names() []policy.BladeName {
-	var out []policy.BladeName
-	for name := range e.blades {
-		out = append(out, name)
-	}
-	slices.Sort(out)
-	return out
+// byBlade lists the directors in the order of their blades' names, then their own.
+func (e *Explainer) byBlade() []policy.Director {
+	return slices.SortedFunc(slices.Values(e.fleet.Directors), func(a, b policy.Director) int {
+		return cmp.Or(cmp.Compare(a.Blade, b.Blade), cmp.Compare(a.Name, b.Name))
+	})
 }
 
 // byAddress finds the guest's port that has an address.
 func (e *Explainer) byAddress(a netip.Addr) (attached, bool) {
-	return e.find(func(p policy.Port) bool { return slices.Contains(p.Addresses, a) })
+	return e.find(e.guests[a], func(p policy.Port) bool { return slices.Contains(p.Addresses, a) })
 }
 
 func (e *Explainer) byName(g policy.GuestName, iface string) (attached, bool) {
-	return e.find(func(p policy.Port) bool { return p.Guest == g && p.Interface == iface })
+	return e.find(g, func(p policy.Port) bool { return p.Interface == iface })
 }
 
-func (e *Explainer) find(match func(policy.Port) bool) (attached, bool) {
-	for _, b := range e.blades {
-		for _, g := range b.Guests {
-			if i := slices.IndexFunc(g.Ports, match); i >= 0 {
-				return attached{b, g.Ports[i]}, true
-			}
+// find looks for a port of a guest.
+func (e *Explainer) find(name policy.GuestName, match func(policy.Port) bool) (attached, bool) {
+	entry, ok := e.fleet.Guest(name)
+	if !ok {
+		return attached{}, false
+	}
+	b := e.blade(entry.Blade)
+	for _, g := range b.Guests {
+		if i := slices.IndexFunc(g.Ports, match); g.Name == name && i >= 0 {
+			return attached{b, g.Ports[i]}, true
 		}
 	}
 	return attached{}, false
