@@ -50,7 +50,8 @@ const typed = "command-line.yaml"
 type explanation struct {
 	Version string `json:"version"`
 	Flows   []flow `json:"flows"`
-	Verdict string `json:"verdict"` // accept, drop, mixed, or unknown where no blade stands between the two
+	Answers string `json:"answers,omitempty"` // what lets answers through where no rule does
+	Verdict string `json:"verdict"`           // accept, drop, mixed, or unknown where no blade stands between the two
 }
 
 // flow is one direction.
@@ -98,10 +99,14 @@ func answerTo(fleet *policy.Fleet, x policy.Expectation) explanation {
 	case there.Dropped():
 		out.Verdict = string(policy.Drop)
 	}
-	if !there.Accepted() || x.Protocol != policy.TCP && x.Protocol != policy.UDP {
+	servers := serversOf(fleet, x)
+	if !there.Accepted() {
 		return out
 	}
-	for _, s := range serversOf(fleet, x) {
+	if len(servers) == 0 {
+		out.Answers = "connection tracking lets the answers through, by the same ways"
+	}
+	for _, s := range servers {
 		back := policy.Expectation{
 			From: policy.Endpoint{Guest: s}, As: x.To.Address, To: x.From, Protocol: x.Protocol, SourcePort: x.Port, Port: 40000,
 		}
@@ -161,6 +166,9 @@ func writeExplanation(w io.Writer, x explanation) error {
 				fmt.Fprintln(w)
 			}
 		}
+	}
+	if x.Answers != "" {
+		fmt.Fprintln(w, x.Answers)
 	}
 	_, err := fmt.Fprintln(w, x.Verdict)
 	return err
