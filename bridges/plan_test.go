@@ -3,10 +3,7 @@ package bridges
 import (
 	"bytes"
 	"errors"
-	"flag"
 	"math/rand/v2"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -15,9 +12,8 @@ import (
 
 	"github.com/bladenet/bladenet/policy"
 	"github.com/bladenet/bladenet/policy/plan"
+	"github.com/bladenet/bladenet/test/golden"
 )
-
-var update = flag.Bool("update", false, "write the golden files")
 
 // trunk is a trunk as a blade has one.
 func trunk(mtu int, up bool) Link {
@@ -171,7 +167,7 @@ func TestPlanText(t *testing.T) {
 			if c.spoil != nil {
 				c.spoil(m)
 			}
-			golden(t, c.name+".plan", render(t, Plan(c.want, m.clone())))
+			golden.Check(t, c.name+".plan", render(t, Plan(c.want, m.clone())))
 			foreign := m.foreign()
 			if err := m.converge(c.want); err != nil {
 				t.Errorf("apply: %v", err)
@@ -210,23 +206,6 @@ func wantNothing(t testing.TB, s Steps) {
 			t.Errorf("left to do:\n%s", render(t, s))
 			return
 		}
-	}
-}
-
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	path := filepath.Join("testdata", name)
-	if *update {
-		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("text differs (-want +got):\n%s", diff)
 	}
 }
 

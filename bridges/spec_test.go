@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/bladenet/bladenet/policy"
+	"github.com/bladenet/bladenet/test/golden"
 )
 
 // TestWanted derives the links of a blade with one director and one real server.
@@ -91,5 +92,5 @@ func TestRender(t *testing.T) {
 	if err := Render(&b, vlanSpec()); err != nil {
 		t.Fatal(err)
 	}
-	golden(t, "links.ip", b.String())
+	golden.Check(t, "links.ip", b.String())
 }

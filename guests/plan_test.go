@@ -4,22 +4,17 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/bladenet/bladenet/policy"
 	"github.com/bladenet/bladenet/policy/plan"
+	"github.com/bladenet/bladenet/test/golden"
 )
-
-var update = flag.Bool("update", false, "rewrite the golden files")
 
 var images = shelf{"lxc/web": "web-0123456789ab", "kvm/director": "director-ba9876543210"}
 
@@ -94,7 +89,7 @@ func TestPlan(t *testing.T) {
 			if err := plan.Render(&b, steps.All()); err != nil {
 				t.Fatal(err)
 			}
-			golden(t, "plan-"+c.name+".txt", b.Bytes())
+			golden.Check(t, "plan-"+c.name+".txt", b.Bytes())
 		})
 	}
 }
@@ -108,23 +103,6 @@ func resolve(s *State, want []policy.Guest) {
 			i.Problem = err.Error()
 		}
 		s.Images[ImageKey{g.Image, g.Driver}] = i
-	}
-}
-
-func golden(t *testing.T, name string, got []byte) {
-	t.Helper()
-	path := filepath.Join("testdata", name)
-	if *update {
-		if err := os.WriteFile(path, got, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), string(got)); diff != "" {
-		t.Errorf("%s (-want +got):\n%s", path, diff)
 	}
 }
 

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"encoding/json"
-	"flag"
 	"net"
 	"net/http"
 	"os"
@@ -12,14 +11,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/bladenet/bladenet/hostagent/api"
 	"github.com/bladenet/bladenet/policy"
 	"github.com/bladenet/bladenet/policy/plan"
+	"github.com/bladenet/bladenet/test/golden"
 )
-
-var update = flag.Bool("update", false, "write the golden files")
 
 // result is what one run of bladectl left.
 type result struct {
@@ -61,23 +57,6 @@ func daemon(t *testing.T, answers map[string]any) string {
 	go func() { _ = srv.Serve(l) }()
 	t.Cleanup(func() { srv.Close() })
 	return socket
-}
-
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	path := filepath.Join("testdata", name)
-	if *update {
-		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("%s (-want +got):\n%s", name, diff)
-	}
 }
 
 func TestWords(t *testing.T) {
@@ -159,7 +138,7 @@ func TestPlan(t *testing.T) {
 		if got.status != c.status {
 			t.Errorf("%v: status %d, want %d: %s", c.args, got.status, c.status, got.stderr)
 		}
-		golden(t, c.golden, got.stdout)
+		golden.Check(t, c.golden, got.stdout)
 	}
 }
 
@@ -185,8 +164,8 @@ func TestStatus(t *testing.T) {
 		Filter: api.Filter{Dropped: map[string]uint64{"spoof": 2, "arp": 0}},
 	}
 	socket := daemon(t, map[string]any{"status": s})
-	golden(t, "status.txt", ctl(t, socket, "status").stdout)
-	golden(t, "status.json", ctl(t, socket, "status", "-o", "json").stdout)
+	golden.Check(t, "status.txt", ctl(t, socket, "status").stdout)
+	golden.Check(t, "status.json", ctl(t, socket, "status", "-o", "json").stdout)
 }
 
 func TestApplyTellsAStory(t *testing.T) {
@@ -196,8 +175,8 @@ func TestApplyTellsAStory(t *testing.T) {
 		{Elapsed: 1600 * time.Millisecond, Done: true, Message: "done"},
 	}})
 	got := ctl(t, socket, "apply")
-	golden(t, "apply.stderr", got.stderr)
-	golden(t, "apply.stdout", got.stdout)
+	golden.Check(t, "apply.stderr", got.stderr)
+	golden.Check(t, "apply.stdout", got.stdout)
 }
 
 func TestApplyOfABrokenPolicySaysSoOnce(t *testing.T) {
@@ -223,7 +202,7 @@ func TestExplain(t *testing.T) {
 		{"explain-mistake.txt", "wwwl1 198.18.0.7 25/tcp"},
 	} {
 		got := ctl(t, "", append([]string{"explain", "--policy", nantes}, strings.Fields(c.args)...)...)
-		golden(t, c.golden, got.stdout+got.stderr)
+		golden.Check(t, c.golden, got.stdout+got.stderr)
 	}
 }
 
@@ -243,10 +222,36 @@ func TestRender(t *testing.T) {
 			t.Errorf("render %s: status %d, want %q in:\n%s%s", c.args, got.status, c.want, got.stdout, got.stderr)
 		}
 	}
-	for args, want := range map[string]string{"director nobody": "dir-pub-l", "rules nobody": "nobody", "paint lame-l1": "rules, links"} {
+	for args, want := range map[string]string{"director nobody": "dir-pub-l", "rules nobody": "nobody", "paint lame-l1": "rules, links", "guests lame-l1": "bladectl image build"} {
 		got := ctl(t, "", append([]string{"render", "--policy", nantes}, strings.Fields(args)...)...)
 		if got.status != exitError || !strings.Contains(got.stderr, want) {
 			t.Errorf("render %s: status %d, want a word on %q: %s", args, got.status, want, got.stderr)
+		}
+	}
+}
+
+func TestRenderGuests(t *testing.T) {
+	store := t.TempDir()
+	for name, kind := range map[string]string{"director": "kvm", "web": "lxc"} {
+		id := name + "-0123456789ab"
+		if err := os.Mkdir(filepath.Join(store, id), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		text := `{"id": "` + id + `", "name": "` + name + `", "kind": "` + kind + `", "command": ["/sbin/init"]}`
+		if err := os.WriteFile(filepath.Join(store, id, "image.json"), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, want := range map[string][]string{
+		"dir-pub-l": {"<domain", "dir-pub-l.0"},
+		"www-l1":    {"lxc.namespace.share.net = /run/bladenet/netns/www-l1"},
+		"lame-l1":   {"dir-pub-l.1", "netns/www-l1", "netns/cas-l1"},
+	} {
+		got := ctl(t, "", "render", "--policy", nantes, "--store", store, "guests", name)
+		for _, w := range want {
+			if got.status != exitOK || !strings.Contains(got.stdout, w) {
+				t.Errorf("render guests %s: status %d, want %q in:\n%s%s", name, got.status, w, got.stdout, got.stderr)
+			}
 		}
 	}
 }

@@ -6,24 +6,31 @@ import (
 	"io"
 	"maps"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/bladenet/bladenet/bridges"
+	"github.com/bladenet/bladenet/guests"
 	"github.com/bladenet/bladenet/guests/director/announce"
 	"github.com/bladenet/bladenet/guests/director/ipvs"
+	"github.com/bladenet/bladenet/guests/image"
+	"github.com/bladenet/bladenet/guests/kvm/domain"
+	"github.com/bladenet/bladenet/guests/lxc/config"
 	"github.com/bladenet/bladenet/policy"
 	"github.com/bladenet/bladenet/policy/filter"
 )
 
 func renderVerb() verb {
 	v := verb{
-		name: "render", args: "rules|links|director|announce NAME", brief: "Show what a blade (rules, links) or a director would get, as nft, ip, ipvsadm and FRR text, offline",
+		name: "render", args: "rules|links|guests|director|announce NAME", brief: "Show what a blade or guest would get, as nft, ip, libvirt, LXC, ipvsadm and FRR text, offline",
 		example: "bladectl render rules blade-1 | nft -c -f -",
 	}
 	v.run = func(_ context.Context, e env, args []string) error {
 		f := newFlags(e, v)
 		dir := f.String("policy", DefaultPolicy, "`folder` of policy files")
+		store := f.String("store", image.DefaultStore, "`folder` of images, for guests")
+		state := f.String("state", "/var/lib/bladenet", "`folder` of clones, for guests")
 		words, err := f.parse(args, 2, 2)
 		if err != nil {
 			return err
@@ -38,6 +45,9 @@ func renderVerb() verb {
 				return err
 			}
 			return errSaid
+		}
+		if words[0] == "guests" {
+			return renderGuests(e.stdout, fleet, words[1], image.Store{Dir: *store}, *state)
 		}
 		return render(e.stdout, fleet, words[0], words[1])
 	}
@@ -66,7 +76,50 @@ func render(w io.Writer, fleet *policy.Fleet, what, name string) error {
 		}
 		return renderDirector(w, *guest.Balancer)
 	}
-	return fmt.Errorf("render %q: rules, links, director or announce", what)
+	return fmt.Errorf("render %q: rules, links, guests, director or announce", what)
+}
+
+// renderGuests writes the definition of a guest, or of every guest of a blade: domain XML for KVM, a configuration for LXC.
+func renderGuests(w io.Writer, fleet *policy.Fleet, name string, store image.Store, state string) error {
+	at := policy.BladeName(name)
+	if g, ok := fleet.Guest(policy.GuestName(name)); ok {
+		at = g.Blade
+	}
+	blade, err := policy.Derive(fleet, at)
+	if err != nil {
+		return err
+	}
+	for _, g := range blade.Guests {
+		if string(blade.Name) != name && string(g.Name) != name {
+			continue
+		}
+		text, err := definition(g, store, state)
+		if err != nil {
+			return fmt.Errorf("render %s: %w", g.Name, err)
+		}
+		if _, err := w.Write(text); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func definition(g policy.Guest, store image.Store, state string) ([]byte, error) {
+	id, err := store.Resolve(g.Image, g.Driver)
+	if err != nil {
+		return nil, err
+	}
+	img, err := store.Get(id)
+	if err != nil {
+		return nil, err
+	}
+	spec, dir := guests.Define(g, id), filepath.Join(state, string(g.Driver), string(g.Name))
+	if g.Driver == policy.DriverKVM {
+		return domain.Encode(domain.Machine{Spec: spec, Dir: dir, Image: img})
+	}
+	return config.Encode(config.Container{
+		Spec: spec, Dir: dir, Image: img, Namespace: policy.NamespacePath(g.Name), AppArmor: "unconfined",
+	}), nil
 }
 
 func directorNamed(fleet *policy.Fleet, name policy.GuestName) (policy.Guest, error) {

@@ -3,11 +3,8 @@ package inside
 import (
 	"bytes"
 	"errors"
-	"flag"
 	"math/rand/v2"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -16,9 +13,8 @@ import (
 
 	"github.com/bladenet/bladenet/policy"
 	"github.com/bladenet/bladenet/policy/plan"
+	"github.com/bladenet/bladenet/test/golden"
 )
-
-var update = flag.Bool("update", false, "write the golden files")
 
 var (
 	mac0 = policy.MAC{2, 0, 0, 0, 0, 1}
@@ -171,7 +167,7 @@ func TestPlanText(t *testing.T) {
 				c.spoil(m)
 			}
 			steps := Plan(c.want, m.clone(c.want))
-			golden(t, c.name, render(t, steps))
+			golden.Check(t, c.name+".plan", render(t, steps))
 			if err := m.apply(steps, -1); err != nil {
 				t.Fatalf("apply: %v", err)
 			}
@@ -187,23 +183,6 @@ func wantNothing(t *testing.T, steps []Step) {
 			t.Errorf("left to do:\n%s", render(t, steps))
 			return
 		}
-	}
-}
-
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	path := filepath.Join("testdata", name+".plan")
-	if *update {
-		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("plan differs (-want +got):\n%s", diff)
 	}
 }
 

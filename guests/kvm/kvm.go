@@ -13,6 +13,7 @@ import (
 
 	"github.com/bladenet/bladenet/guests"
 	"github.com/bladenet/bladenet/guests/image"
+	"github.com/bladenet/bladenet/guests/kvm/domain"
 	"github.com/bladenet/bladenet/policy"
 )
 
@@ -100,7 +101,7 @@ func onDomain(name policy.GuestName, f func(*libvirt.Domain) error) func(*libvir
 		if err != nil {
 			return err
 		}
-		if _, ours, _, err := Decode([]byte(text)); err != nil || !ours {
+		if _, ours, _, err := domain.Decode([]byte(text)); err != nil || !ours {
 			return errors.Join(errForeign, err)
 		}
 		return f(dom)
@@ -128,7 +129,7 @@ func (d *Driver) create(ctx context.Context, s guests.Spec) error {
 	if img.Kind != policy.DriverKVM {
 		return fmt.Errorf("image %s is for %s guests", img.ID, img.Kind)
 	}
-	text, err := Encode(Machine{Spec: s, Dir: d.dir(s.Name), Image: img, Emulated: d.Emulated})
+	text, err := domain.Encode(domain.Machine{Spec: s, Dir: d.dir(s.Name), Image: img, Emulated: d.Emulated})
 	if err != nil {
 		return err
 	}

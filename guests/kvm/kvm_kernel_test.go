@@ -20,6 +20,7 @@ import (
 
 	"github.com/bladenet/bladenet/guests"
 	"github.com/bladenet/bladenet/guests/image"
+	"github.com/bladenet/bladenet/guests/kvm/domain"
 	"github.com/bladenet/bladenet/policy"
 )
 
@@ -215,7 +216,7 @@ func TestDefinitionIsValid(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	text, err := Encode(Machine{Spec: s, Dir: d.dir(s.Name), Image: img})
+	text, err := domain.Encode(domain.Machine{Spec: s, Dir: d.dir(s.Name), Image: img})
 	if err != nil {
 		t.Fatal(err)
 	}

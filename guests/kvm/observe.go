@@ -14,6 +14,7 @@ import (
 
 	"github.com/bladenet/bladenet/guests"
 	"github.com/bladenet/bladenet/guests/image"
+	"github.com/bladenet/bladenet/guests/kvm/domain"
 	"github.com/bladenet/bladenet/policy"
 )
 
@@ -79,7 +80,7 @@ func observeDomain(dom *libvirt.Domain) (guests.Observed, error) {
 	if err != nil {
 		return guests.Observed{}, err
 	}
-	s, ours, stale, err := Decode([]byte(text))
+	s, ours, stale, err := domain.Decode([]byte(text))
 	if err != nil {
 		return guests.Observed{}, err
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/bladenet/bladenet/guests"
 	"github.com/bladenet/bladenet/guests/image"
+	"github.com/bladenet/bladenet/guests/lxc/config"
 	"github.com/bladenet/bladenet/policy"
 )
 
@@ -147,10 +148,10 @@ func (d *Driver) create(ctx context.Context, s guests.Spec) error {
 	if err := os.MkdirAll(filepath.Join(dir, "delta"), 0o755); err != nil {
 		return err
 	}
-	if err := writeFile(filepath.Join(dir, "seccomp"), Seccomp()); err != nil {
+	if err := writeFile(filepath.Join(dir, "seccomp"), config.Seccomp()); err != nil {
 		return err
 	}
-	return writeFile(filepath.Join(dir, "config"), Encode(Container{
+	return writeFile(filepath.Join(dir, "config"), config.Encode(config.Container{
 		Spec: s, Dir: dir, Image: img, Namespace: d.Namespace(s.Name), AppArmor: d.AppArmor,
 	}))
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/bladenet/bladenet/guests"
 	"github.com/bladenet/bladenet/guests/image"
+	"github.com/bladenet/bladenet/guests/lxc/config"
 	"github.com/bladenet/bladenet/policy"
 )
 
@@ -69,7 +70,7 @@ func (d *Driver) observeOne(ctx context.Context, name policy.GuestName) (guests.
 		return o, err
 	}
 	o.Defined = true
-	s, stale, err := Decode(text)
+	s, stale, err := config.Decode(text)
 	if err != nil || s.Name != name {
 		s, stale = guests.Spec{Name: name, Driver: policy.DriverLXC}, true
 	}

@@ -4,12 +4,9 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -20,9 +17,8 @@ import (
 
 	"github.com/bladenet/bladenet/policy"
 	"github.com/bladenet/bladenet/policy/plan"
+	"github.com/bladenet/bladenet/test/golden"
 )
-
-var update = flag.Bool("update", false, "rewrite the golden files")
 
 func addr(s string) netip.Addr { return netip.MustParseAddr(s) }
 
@@ -181,25 +177,8 @@ func TestPlanGolden(t *testing.T) {
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			golden(t, name, rendered(t, Plan(c.want, c.have)))
+			golden.Check(t, name+".golden", rendered(t, Plan(c.want, c.have)))
 		})
-	}
-}
-
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	file := filepath.Join("testdata", name+".golden")
-	if *update {
-		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("(-want +got)\n%s", diff)
 	}
 }
 
@@ -214,7 +193,7 @@ func TestRenderGolden(t *testing.T) {
 	if err := Render(&b, table); err != nil {
 		t.Fatal(err)
 	}
-	golden(t, "ipvsadm", b.String())
+	golden.Check(t, "ipvsadm"+".golden", b.String())
 }
 
 // random makes a table out of few keys, so that two of them have much in common.

@@ -1,8 +1,7 @@
-package lxc
+package config
 
 import (
 	"bytes"
-	"flag"
 	"os"
 	"path/filepath"
 	"testing"
@@ -12,9 +11,8 @@ import (
 	"github.com/bladenet/bladenet/guests"
 	"github.com/bladenet/bladenet/guests/image"
 	"github.com/bladenet/bladenet/policy"
+	"github.com/bladenet/bladenet/test/golden"
 )
-
-var update = flag.Bool("update", false, "rewrite the golden files")
 
 // stored is an image read from a store of one, so that its paths are those of a store.
 func stored(t testing.TB, dir, text string) image.Image {
@@ -50,25 +48,8 @@ func TestEncode(t *testing.T) {
 	got := bytes.ReplaceAll(Encode(c), []byte(dir), []byte("/images"))
 	// The digest in the first line covers the path of this run's store.
 	_, got, _ = bytes.Cut(got, []byte("\n"))
-	golden(t, "container.conf", got)
-	golden(t, "seccomp", Seccomp())
-}
-
-func golden(t *testing.T, name string, got []byte) {
-	t.Helper()
-	path := filepath.Join("testdata", name)
-	if *update {
-		if err := os.WriteFile(path, got, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), string(got)); diff != "" {
-		t.Errorf("%s (-want +got):\n%s", path, diff)
-	}
+	golden.Check(t, "container.conf", got)
+	golden.Check(t, "seccomp", Seccomp())
 }
 
 func TestDecodeReadsWhatEncodeWrote(t *testing.T) {
@@ -121,27 +102,4 @@ func FuzzDecode(f *testing.F) {
 			t.Errorf("a file without our first line counts as ours: %q", text)
 		}
 	})
-}
-
-func TestFirstError(t *testing.T) {
-	log := filepath.Join(t.TempDir(), "lxc.log")
-	text := `lxc www-1 20261120133452.637 WARN     cgfsng - ../src/lxc/cgroups/cgfsng.c:cgfsng_setup_limits:3232 - Invalid argument - Ignoring
-lxc www-1 20261120133452.700 ERROR    conf - ../src/lxc/conf.c:run_buffer:321 - Script exited with status 2
-lxc www-1 20261120133452.701 ERROR    start - ../src/lxc/start.c:lxc_init:844 - Failed to initialize
-`
-	if err := os.WriteFile(log, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if got := firstError(log); got != "Script exited with status 2" {
-		t.Errorf("got %q", got)
-	}
-	if err := os.WriteFile(log, []byte("reset oom score: permission denied\n"+text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if got := firstError(log); got != "reset oom score: permission denied" {
-		t.Errorf("got %q", got)
-	}
-	if got := firstError(filepath.Join(t.TempDir(), "none")); got != "" {
-		t.Errorf("got %q of no file", got)
-	}
 }

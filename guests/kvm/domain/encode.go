@@ -1,4 +1,4 @@
-package kvm
+package domain
 
 import (
 	"crypto/sha256"

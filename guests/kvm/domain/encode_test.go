@@ -1,8 +1,7 @@
-package kvm
+package domain
 
 import (
 	"bytes"
-	"flag"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,9 +12,8 @@ import (
 	"github.com/bladenet/bladenet/guests"
 	"github.com/bladenet/bladenet/guests/image"
 	"github.com/bladenet/bladenet/policy"
+	"github.com/bladenet/bladenet/test/golden"
 )
-
-var update = flag.Bool("update", false, "rewrite the golden files")
 
 func machine(t testing.TB) (Machine, string) {
 	t.Helper()
@@ -50,24 +48,7 @@ func TestEncode(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		golden(t, name, bytes.ReplaceAll(got, []byte(dir), []byte("/images")))
-	}
-}
-
-func golden(t *testing.T, name string, got []byte) {
-	t.Helper()
-	path := filepath.Join("testdata", name)
-	if *update {
-		if err := os.WriteFile(path, got, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), string(got)); diff != "" {
-		t.Errorf("%s (-want +got):\n%s", path, diff)
+		golden.Check(t, name, bytes.ReplaceAll(got, []byte(dir), []byte("/images")))
 	}
 }
 
