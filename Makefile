@@ -4,7 +4,7 @@ SHELL := /bin/bash
 GO ?= go
 # bladed opens libvirt at run time: it starts, and runs containers, on a blade that has none.
 TAGS := libvirt_dlopen
-PACKAGES := gcc libc6-dev pkg-config lxc-dev qemu-system-x86 qemu-utils mmdebstrap e2fsprogs cpio kmod busybox-static openssh-client nftables
+PACKAGES := gcc libc6-dev pkg-config lxc-dev qemu-system-x86 qemu-utils mmdebstrap e2fsprogs cpio kmod busybox-static
 IMAGES := build/images
 LAB ?= make
 # Build tags of the tests that need more than a machine with Go.
@@ -12,7 +12,7 @@ LEVELS := kernel,lab
 # Packages with tests that need a blade's kernel.
 KERNEL = $(shell grep -rlE "^//go:build kernel" --include=*_test.go bridges cmd guests hostagent policy | xargs -n1 dirname | sort -u | sed "s|^|./|")
 
-.PHONY: help deps build images demo test lint unit kernel e2e bench fuzz package clean
+.PHONY: help deps build images demo test lint unit kernel e2e bench fuzz clean
 
 help: ## what there is
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -33,7 +33,7 @@ demo: images ## boot the lab and show a user's requests answered over a v4 and a
 
 test: lint unit kernel e2e ## everything: lint, unit, kernel and end-to-end tests
 
-lint: deps
+lint: deps ## formatting, vet, staticcheck
 	@test -z "$$($(GO) tool gofumpt -l . | tee /dev/stderr)"
 	$(GO) vet -tags $(TAGS),$(LEVELS) ./...
 	$(GO) tool staticcheck -tags $(TAGS),$(LEVELS) ./...
@@ -49,6 +49,14 @@ e2e: images ## the product as a user has it, and the lab itself
 	bin/lab down --name $(LAB)-e2e
 	trap 'bin/lab down --name $(LAB)-e2e' EXIT; bin/lab up --name $(LAB)-e2e && bin/lab test --name $(LAB)-e2e -v --timeout 20m ./test/e2e
 	$(GO) test -tags lab ./test/lab/...
+
+bench: deps ## what can be measured without a lab: a fleet of 1 000 blades, and more
+	$(GO) test -tags $(TAGS) -run '^$$' -bench . -benchmem ./policy/...
+
+FUZZTIME ?= 30s
+fuzz: deps ## each fuzz test for FUZZTIME
+	@grep -rHoE '^func Fuzz[A-Za-z0-9]+' --include=*_test.go . | sed 's/:func / /' | while read -r file name; do \
+	  echo "$$name in $$(dirname $$file)"; $(GO) test -tags $(TAGS) -run '^$$' -fuzz "^$$name$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x $$(dirname $$file) || exit 1; done
 
 clean: ## remove what was built here (not the cache of the lab's disk)
 	rm -rf bin build

@@ -39,7 +39,7 @@ func (a *Agent) Spawn(ctx context.Context, r api.SpawnRequest, report func(api.E
 		return err
 	}
 	err = a.untilInRotation(ctx, r.Name, report)
-	if err == nil || r.Keep {
+	if err == nil || r.Keep || a.life.Err() != nil { // an agent that ends leaves the blade as it is
 		return err
 	}
 	report(api.Event{Message: fmt.Sprintf("%s does not come up (%v): undoing", r.Name, err)})

@@ -1,17 +1,20 @@
 package hostagent
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
 	"net/netip"
 	"slices"
 	"sort"
+	"time"
 
 	"github.com/bladenet/bladenet/bridges"
 	"github.com/bladenet/bladenet/guests"
 	"github.com/bladenet/bladenet/hostagent/api"
 	"github.com/bladenet/bladenet/policy"
+	"github.com/bladenet/bladenet/policy/plan"
 )
 
 // Status reads the blade back and says how it is. A part that cannot be read is left empty and is among what is waiting.
@@ -19,7 +22,7 @@ func (a *Agent) Status(ctx context.Context) (api.Status, error) {
 	a.mu.Lock()
 	now, passed, failed := a.now, a.passed, a.failed
 	s := api.Status{
-		Version: api.Version, Blade: a.cfg.Blade, Site: now.blade.Site, Zone: now.blade.Zone, Revision: now.revision.Number,
+		Version: api.Version, Blade: a.cfg.Blade, Site: now.blade.Site, Zone: now.blade.Zone, Trunk: now.blade.Trunk, Revision: now.revision.Number,
 		Waiting: slices.Clone(a.waiting), Links: []api.Link{}, Guests: []api.Guest{}, Services: []api.Service{},
 	}
 	a.mu.Unlock()
@@ -39,7 +42,12 @@ func (a *Agent) Status(ctx context.Context) (api.Status, error) {
 		s.Guests = append(s.Guests, a.guestStatus(g, have.Guests))
 		s.Services = append(s.Services, a.serviceStatus(g)...)
 	}
-	return s, a.filterStatus(ctx, now.blade, &s.Filter)
+	if err := a.filterStatus(ctx, now.blade, &s.Filter); err != nil {
+		step := plan.Step{Subsystem: "filter", Verb: plan.Blocked, Object: "counters", Reason: "cannot be read"}
+		s.Waiting = append(s.Waiting, api.Waiting{Step: step, Error: err.Error(), Since: time.Now()})
+		s.Converged = false
+	}
+	return s, nil
 }
 
 // pending says why the policy folder is not what is in force.
@@ -83,6 +91,7 @@ func linkStatus(blade policy.Blade, have bridges.State) []api.Link {
 		}
 		out = append(out, l)
 	}
+	slices.SortFunc(out, func(x, y api.Link) int { return cmp.Compare(x.VLAN, y.VLAN) })
 	return out
 }
 

@@ -144,7 +144,7 @@ func TestPlan(t *testing.T) {
 
 func TestStatus(t *testing.T) {
 	s := api.Status{
-		Version: api.Version, Blade: "b1", Site: "paris", Zone: "public", Revision: 3, Pending: "the policy folder differs",
+		Version: api.Version, Blade: "b1", Site: "paris", Zone: "public", Trunk: "eno1", Revision: 3, Pending: "the policy folder differs",
 		Waiting: []api.Waiting{{Step: steps[1], Error: "first\nsecond", Since: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)}},
 		Links: []api.Link{
 			{Bridge: "br111", VLAN: 111, Network: "uplink", Uplink: "vlan111", Ports: []api.Port{}},

@@ -60,7 +60,7 @@ func writeStatus(w io.Writer, s api.Status) error {
 // writeLinks draws the bridges with their ports.
 func writeLinks(w io.Writer, s api.Status) {
 	if len(s.Links) > 0 {
-		fmt.Fprintln(w, "\ntrunk")
+		fmt.Fprintf(w, "\ntrunk %s\n", s.Trunk)
 	}
 	for i, l := range s.Links {
 		branch, stem := "├─", "│ "

@@ -69,7 +69,7 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
-	links := bridges.NewKernel(bridges.Options{Log: log})
+	links := bridges.NewKernel(bridges.Options{})
 	filter, err := nft.NewKernel("")
 	if err != nil {
 		return err

@@ -75,6 +75,7 @@ type Status struct {
 	Blade     policy.BladeName `json:"blade"`
 	Site      policy.SiteName  `json:"site,omitempty"`
 	Zone      policy.ZoneName  `json:"zone,omitempty"`
+	Trunk     string           `json:"trunk,omitempty"`
 	Revision  int              `json:"revision"` // 0: none yet
 	Converged bool             `json:"converged"`
 	Pending   string           `json:"pending,omitempty"` // why the policy folder is not the revision in force
