@@ -83,7 +83,6 @@ type Agent struct {
 // wanted is what the agent keeps the blade at.
 type wanted struct {
 	revision revision.Revision
-	fleet    *policy.Fleet
 	blade    policy.Blade
 }
 
@@ -102,11 +101,11 @@ func New(cfg Config) (*Agent, error) {
 	if !ok {
 		return a, nil
 	}
-	fleet, blade, found := a.derive(last.Files)
+	blade, found := a.derive(last.Files)
 	if found.HasErrors() {
 		return nil, fmt.Errorf("load revision %d: it was right once and is not now: %s", last.Number, found[0].Message)
 	}
-	a.now = wanted{revision: last, fleet: fleet, blade: blade}
+	a.now = wanted{revision: last, blade: blade}
 	return a, nil
 }
 
@@ -209,14 +208,14 @@ func (a *Agent) wantedNow() wanted {
 	return a.now
 }
 
-// derive checks files, their expectations too, and derives this blade. Without errors the fleet and the blade are whole.
-func (a *Agent) derive(files []policy.File) (*policy.Fleet, policy.Blade, policy.Diagnostics) {
+// derive checks files, their expectations too, and derives this blade. Without errors the blade is whole.
+func (a *Agent) derive(files []policy.File) (policy.Blade, policy.Diagnostics) {
 	fleet, found := policy.Load(files)
 	if !found.HasErrors() {
 		found = append(found, filter.CheckExpectations(fleet)...)
 	}
 	if found.HasErrors() {
-		return nil, policy.Blade{}, found
+		return policy.Blade{}, found
 	}
 	blade, err := policy.Derive(fleet, a.cfg.Blade)
 	if err != nil {
@@ -225,7 +224,22 @@ func (a *Agent) derive(files []policy.File) (*policy.Fleet, policy.Blade, policy
 			Hint: "the policy must name this blade: bladed --blade NAME, or the host's name",
 		})
 	}
-	return fleet, blade, found
+	return blade, found
+}
+
+// check derives this blade from files whose mistakes, if there are any, are reported and end the operation.
+func (a *Agent) check(files []policy.File, report func(api.Event)) (policy.Blade, error) {
+	blade, found := a.derive(files)
+	return blade, refuse(found, report)
+}
+
+// refuse reports findings that stand in the way.
+func refuse(found policy.Diagnostics, report func(api.Event)) error {
+	if !found.HasErrors() {
+		return nil
+	}
+	report(api.Event{Diagnostics: found})
+	return errDiagnostics
 }
 
 // errDiagnostics ends an operation whose files have mistakes; they have been reported.
@@ -235,11 +249,7 @@ var errDiagnostics = errors.New("the policy has mistakes; nothing was applied")
 func (a *Agent) adopt(ctx context.Context) error {
 	a.passing.Lock()
 	defer a.passing.Unlock()
-	files, err := policy.ReadDir(a.cfg.Policy)
-	if err != nil {
-		return err
-	}
-	return a.enforce(files, "policy folder at first start", func(e api.Event) {
+	return a.enforceFolder("policy folder at first start", func(e api.Event) {
 		for _, d := range e.Diagnostics {
 			level := slog.LevelError
 			if d.Severity == policy.SeverityWarning {
@@ -250,14 +260,22 @@ func (a *Agent) adopt(ctx context.Context) error {
 	})
 }
 
-// enforce checks files and makes them the revision in force; the blade follows at the next pass. Files that are already in
-// force make no new revision. The caller holds passing.
-func (a *Agent) enforce(files []policy.File, note string, report func(api.Event)) error {
-	fleet, blade, found := a.derive(files)
-	if found.HasErrors() {
-		report(api.Event{Diagnostics: found})
-		return errDiagnostics
+// enforceFolder checks the policy folder and makes it the revision in force. The caller holds passing.
+func (a *Agent) enforceFolder(note string, report func(api.Event)) error {
+	files, err := policy.ReadDir(a.cfg.Policy)
+	if err != nil {
+		return err
 	}
+	blade, err := a.check(files, report)
+	if err != nil {
+		return err
+	}
+	return a.enforce(files, blade, note, report)
+}
+
+// enforce makes files that were checked, and the blade derived from them, the revision in force; the blade follows at the next
+// pass. Files that are already in force make no new revision. The caller holds passing.
+func (a *Agent) enforce(files []policy.File, blade policy.Blade, note string, report func(api.Event)) error {
 	now := a.wantedNow()
 	if now.revision.Number > 0 && sameFiles(now.revision.Files, files) {
 		return nil
@@ -267,7 +285,7 @@ func (a *Agent) enforce(files []policy.File, note string, report func(api.Event)
 		return err
 	}
 	a.mu.Lock()
-	a.now = wanted{revision: r, fleet: fleet, blade: blade}
+	a.now = wanted{revision: r, blade: blade}
 	a.passed = false
 	a.mu.Unlock()
 	a.log.Info("revision in force", "revision", r.Number, "note", note)
@@ -297,7 +315,7 @@ func (a *Agent) Plan(ctx context.Context, files []policy.File) (api.Plan, error)
 			return api.Plan{}, err
 		}
 	}
-	_, blade, found := a.derive(files)
+	blade, found := a.derive(files)
 	answer := api.Plan{Version: api.Version, Blade: a.cfg.Blade, Revision: a.wantedNow().revision.Number, Diagnostics: found, Steps: []plan.Step{}}
 	if found.HasErrors() {
 		return answer, nil
@@ -311,11 +329,7 @@ func (a *Agent) Plan(ctx context.Context, files []policy.File) (api.Plan, error)
 func (a *Agent) Apply(ctx context.Context, note string, report func(api.Event)) error {
 	a.passing.Lock()
 	defer a.passing.Unlock()
-	files, err := policy.ReadDir(a.cfg.Policy)
-	if err != nil {
-		return err
-	}
-	if err := a.enforce(files, note, report); err != nil {
+	if err := a.enforceFolder(note, report); err != nil {
 		return err
 	}
 	return a.pass(ctx, report)

@@ -151,14 +151,25 @@ func removeAll(t *testing.T, a *Agent) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := a.enforce(files, "end of test", func(api.Event) {}); err != nil {
-		t.Fatal(err)
-	}
+	enforce(t, a, files)
 	if out := a.walk(context.Background(), &pass{blade: a.wantedNow().blade, apply: true}); out.err != nil {
 		t.Error(out.err)
 	}
 	if _, err := os.Stat(policy.NamespacePath("www-1")); !os.IsNotExist(err) {
 		t.Errorf("the guest's namespace is left: %v", err)
+	}
+}
+
+// enforce makes files the revision in force.
+func enforce(t *testing.T, a *Agent, files []policy.File) {
+	t.Helper()
+	silent := func(api.Event) {}
+	b, err := a.check(files, silent)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := a.enforce(files, b, "test", silent); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -184,9 +195,7 @@ func oneServer(t *testing.T) []policy.File {
 
 func TestAFailingFilterKeepsPortsOffTheirBridges(t *testing.T) {
 	a, filter, driver, handle := agentFor(t)
-	if err := a.enforce(oneServer(t), "test", func(api.Event) {}); err != nil {
-		t.Fatal(err)
-	}
+	enforce(t, a, oneServer(t))
 	filter.fail = errors.New("no buffer space available")
 	out := a.walk(t.Context(), &pass{blade: a.wantedNow().blade, apply: true})
 	if out.err == nil || !strings.Contains(out.err.Error(), "no buffer space") {
@@ -233,9 +242,7 @@ func TestAMissingTrunkHoldsBackOnlyVLANs(t *testing.T) {
 	if err := handle.LinkDel(trunk); err != nil {
 		t.Fatal(err)
 	}
-	if err := a.enforce(oneServer(t), "test", func(api.Event) {}); err != nil {
-		t.Fatal(err)
-	}
+	enforce(t, a, oneServer(t))
 	out := a.walk(t.Context(), &pass{blade: a.wantedNow().blade, apply: true})
 	a.note(out)
 	said := slices.ContainsFunc(out.waiting, func(w api.Waiting) bool {

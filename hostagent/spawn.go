@@ -53,14 +53,9 @@ func (a *Agent) Spawn(ctx context.Context, r api.SpawnRequest, report func(api.E
 func (a *Agent) place(r api.SpawnRequest, report func(api.Event)) (done bool, err error) {
 	a.passing.Lock()
 	defer a.passing.Unlock()
-	files, err := policy.ReadDir(a.cfg.Policy)
+	files, fleet, err := a.folder(report)
 	if err != nil {
 		return false, err
-	}
-	fleet, found := policy.Load(files)
-	if found.HasErrors() {
-		report(api.Event{Diagnostics: found})
-		return false, errDiagnostics
 	}
 	entry, err := policy.Allocate(fleet, policy.SpawnRequest{
 		Role: r.Role, Name: r.Name, Blade: r.Blade, Site: r.Site, Services: r.Services, Weight: r.Weight, Image: r.Image,
@@ -71,17 +66,27 @@ func (a *Agent) place(r api.SpawnRequest, report func(api.Event)) (done bool, er
 	entry.Name = filepath.Join(a.cfg.Policy, entry.Name)
 	with := replaceFiles(files, []policy.File{entry}, nil)
 	if r.DryRun {
-		return true, a.planSpawn(entry, with, report)
+		report(api.Event{Message: "would write " + entry.Name + ":\n" + string(entry.Data)})
 	}
-	blade, err := a.allowed(with, r.Name, report)
+	blade, err := a.check(with, report)
 	if err != nil {
+		return false, err
+	}
+	out := a.walk(a.life, &pass{blade: blade})
+	if r.DryRun {
+		for i := range out.steps {
+			report(api.Event{Step: &out.steps[i]})
+		}
+		return true, out.err
+	}
+	if err := out.allows(r.Name); err != nil {
 		return false, err
 	}
 	report(api.Event{Message: "policy entry " + entry.Name + ": " + addressesOf(blade, r.Name)})
 	if err := revision.WriteFile(entry.Name, entry.Data, 0o644); err != nil {
 		return false, fmt.Errorf("write %s: %w", entry.Name, err)
 	}
-	if err := a.enforce(with, "spawn "+string(r.Name), report); err != nil {
+	if err := a.enforce(with, blade, "spawn "+string(r.Name), report); err != nil {
 		return false, errors.Join(err, os.Remove(entry.Name))
 	}
 	// A failure of another part of the blade is not this guest's: whether it comes up is what counts.
@@ -91,35 +96,24 @@ func (a *Agent) place(r api.SpawnRequest, report func(api.Event)) (done bool, er
 	return false, nil
 }
 
-// planSpawn shows what a spawn would write and do.
-func (a *Agent) planSpawn(entry policy.File, with []policy.File, report func(api.Event)) error {
-	report(api.Event{Message: "would write " + entry.Name + ":\n" + string(entry.Data)})
-	_, blade, found := a.derive(with)
-	if found.HasErrors() {
-		report(api.Event{Diagnostics: found})
-		return errDiagnostics
-	}
-	out := a.walk(a.life, &pass{blade: blade})
-	for i := range out.steps {
-		report(api.Event{Step: &out.steps[i]})
-	}
-	return out.err
-}
-
-// allowed refuses, before anything is written, what the policy or this blade could not carry.
-func (a *Agent) allowed(with []policy.File, name policy.GuestName, report func(api.Event)) (policy.Blade, error) {
-	_, blade, found := a.derive(with)
-	if found.HasErrors() {
-		report(api.Event{Diagnostics: found})
-		return blade, errDiagnostics
-	}
-	out := a.walk(a.life, &pass{blade: blade})
-	for _, w := range out.waiting {
+// allows refuses, before anything is written, a guest that this blade could not carry.
+func (o outcome) allows(name policy.GuestName) error {
+	for _, w := range o.waiting {
 		if w.Step.Verb == plan.Blocked && w.Step.Guest == string(name) {
-			return blade, fmt.Errorf("spawn %s: %s: %s", name, w.Step.Object, w.Step.Reason)
+			return fmt.Errorf("spawn %s: %s: %s", name, w.Step.Object, w.Step.Reason)
 		}
 	}
-	return blade, nil
+	return nil
+}
+
+// folder reads the policy folder as it is.
+func (a *Agent) folder(report func(api.Event)) ([]policy.File, *policy.Fleet, error) {
+	files, err := policy.ReadDir(a.cfg.Policy)
+	if err != nil {
+		return nil, nil, err
+	}
+	fleet, found := policy.Load(files)
+	return files, fleet, refuse(found, report)
 }
 
 // Destroy takes a guest out of the policy folder and removes all that it had.
@@ -130,23 +124,18 @@ func (a *Agent) Destroy(_ context.Context, name policy.GuestName, report func(ap
 func (a *Agent) remove(name policy.GuestName, note string, report func(api.Event)) error {
 	a.passing.Lock()
 	defer a.passing.Unlock()
-	files, err := policy.ReadDir(a.cfg.Policy)
+	files, fleet, err := a.folder(report)
 	if err != nil {
 		return err
-	}
-	fleet, found := policy.Load(files)
-	if found.HasErrors() {
-		report(api.Event{Diagnostics: found})
-		return errDiagnostics
 	}
 	changed, gone, err := policy.RemoveGuest(files, fleet, name)
 	if err != nil {
 		return err
 	}
 	without := replaceFiles(files, changed, gone)
-	if _, _, found := a.derive(without); found.HasErrors() {
-		report(api.Event{Diagnostics: found})
-		return errDiagnostics
+	blade, err := a.check(without, report)
+	if err != nil {
+		return err
 	}
 	for _, f := range changed {
 		if err := revision.WriteFile(f.Name, f.Data, 0o644); err != nil {
@@ -160,7 +149,7 @@ func (a *Agent) remove(name policy.GuestName, note string, report func(api.Event
 		}
 		report(api.Event{Message: "policy file " + f + ": removed"})
 	}
-	if err := a.enforce(without, note, report); err != nil {
+	if err := a.enforce(without, blade, note, report); err != nil {
 		return err
 	}
 	return a.pass(a.life, report)

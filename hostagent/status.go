@@ -59,7 +59,7 @@ func (a *Agent) pending(now wanted) string {
 	if now.revision.Number > 0 && sameFiles(files, now.revision.Files) {
 		return ""
 	}
-	_, _, found := a.derive(files)
+	_, found := a.derive(files)
 	errs := 0
 	for _, d := range found {
 		if d.Severity == policy.SeverityError {

@@ -100,9 +100,6 @@ func BenchmarkDerive(b *testing.B) {
 // TestScale holds the fleet of the benchmark to generous bounds, so that something quadratic is found by every run of the tests:
 // the target, a second and 500 MB, is for the benchmark on a quiet machine.
 func TestScale(t *testing.T) {
-	if testing.Short() {
-		t.Skip("measures processor time; not with -short")
-	}
 	files := scaled(1000, 10_000, 2000)
 	var before, after runtime.MemStats
 	runtime.GC()

@@ -54,3 +54,15 @@ func check(f *flags, dir string) error {
 	}
 	return nil
 }
+
+// fleetOf loads files for a verb that needs a policy without mistakes; those it has are the verb's result.
+func fleetOf(e env, files []policy.File) (*policy.Fleet, error) {
+	fleet, found := policy.Load(files)
+	if !found.HasErrors() {
+		return fleet, nil
+	}
+	if err := found.Render(e.stdout); err != nil {
+		return nil, err
+	}
+	return nil, errSaid
+}

@@ -69,12 +69,9 @@ func explain(f *flags, dir string, q question) error {
 	if err != nil {
 		return err
 	}
-	fleet, found := policy.Load(append(files, policy.File{Name: typed, Data: text}))
-	if found.HasErrors() {
-		if err := found.Render(f.env.stdout); err != nil {
-			return err
-		}
-		return errSaid
+	fleet, err := fleetOf(f.env, append(files, policy.File{Name: typed, Data: text}))
+	if err != nil {
+		return err
 	}
 	var asked policy.Expectation
 	for _, x := range fleet.Expectations {

@@ -39,12 +39,9 @@ func renderVerb() verb {
 		if err != nil {
 			return err
 		}
-		fleet, found := policy.Load(files)
-		if found.HasErrors() {
-			if err := found.Render(e.stdout); err != nil {
-				return err
-			}
-			return errSaid
+		fleet, err := fleetOf(e, files)
+		if err != nil {
+			return err
 		}
 		if words[0] == "guests" {
 			return renderGuests(e.stdout, fleet, words[1], image.Store{Dir: *store}, *state)
