@@ -237,12 +237,23 @@ func testBlades(c command, name string) {
 	in("g", "ip", "link", "show", "onb1")
 }
 
-// testDeath kills a machine and reads why it is gone.
+// testDeath kills a machine and reads why it is gone, in the command that it took along and in the next one.
 func testDeath(c command, name string) {
-	c.run("", "exec", "--name", name, "--in", "machine", "--", "sh", "-c", "echo c >/proc/sysrq-trigger; sleep 30")
-	r := c.run("", "exec", "--name", name, "--", "true")
-	if r.Status != 125 || !strings.Contains(r.Stderr, "the machine has stopped") || !strings.Contains(r.Stderr, "Kernel panic") {
-		c.t.Errorf("after a panic: %+v", r)
+	c.t.Cleanup(func() {
+		for _, kept := range consoles(name) {
+			_ = os.Remove(kept)
+		}
+	})
+	for _, args := range [][]string{{"sh", "-c", "echo c >/proc/sysrq-trigger; sleep 30"}, {"true"}} {
+		r := c.run("", append([]string{"exec", "--name", name, "--in", "machine", "--"}, args...)...)
+		for _, want := range []string{"the machine has stopped", "Kernel panic", "Call Trace", "sysrq_handle_crash"} {
+			if r.Status != 125 || !strings.Contains(r.Stderr, want) {
+				c.t.Errorf("%v: want %q and status 125: %+v", args, want, r)
+			}
+		}
+	}
+	if kept := consoles(name); len(kept) != 1 {
+		c.t.Errorf("kept consoles: %v, want one", kept)
 	}
 }
 

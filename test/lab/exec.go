@@ -40,14 +40,25 @@ func (l *Lab) Exec(ctx context.Context, c Command) (int, error) {
 		return 125, fmt.Errorf("lab %s was started by another build of this program: lab down, then lab up", l.Name)
 	}
 	status, err := execAt(ctx, r.Port, s.Token, c)
-	if errors.Is(err, errLost) && !l.aliveAfter(5*time.Second) {
-		return 125, l.why()
-	}
-	return status, err
+	return status, l.withCause(err)
 }
 
-// errLost means that the machine stopped speaking in the middle of a command.
-var errLost = errors.New("connection to the machine is lost")
+// What keeps a machine from bringing a command to its end.
+var (
+	errLost = errors.New("connection to the machine is lost")
+	errHung = fmt.Errorf("start command: the machine does not answer for %v", startLimit)
+)
+
+// withCause puts what the machine last said behind an error that comes from its death or its hanging.
+func (l *Lab) withCause(err error) error {
+	switch {
+	case errors.Is(err, errLost) && !l.aliveAfter(5*time.Second):
+		return fmt.Errorf("%w\n%w", err, l.why())
+	case errors.Is(err, errHung):
+		return fmt.Errorf("%w; end of %s\n%s", err, l.path(fileConsole), l.tail(fileConsole))
+	}
+	return err
+}
 
 // aliveAfter gives a supervisor time to notice that its machine has ended.
 func (l *Lab) aliveAfter(grace time.Duration) bool {
@@ -85,7 +96,7 @@ func execAt(ctx context.Context, port int, token string, c Command) (int, error)
 	case ctx.Err() != nil:
 		return 130, context.Cause(ctx)
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return 125, fmt.Errorf("start command: the machine does not answer for %v", startLimit)
+		return 125, errHung
 	}
 	return status, err
 }
@@ -188,7 +199,7 @@ func (l *Lab) awaitAgent(ctx context.Context, s spec) (running, error) {
 		}
 		select {
 		case <-ctx.Done():
-			return r, fmt.Errorf("wait for machine: %w; end of its console:\n%s", ctx.Err(), l.tail(fileConsole, 30))
+			return r, fmt.Errorf("wait for machine: %w; end of its console:\n%s", ctx.Err(), l.tail(fileConsole))
 		case <-time.After(100 * time.Millisecond):
 		}
 	}

@@ -22,6 +22,10 @@ const (
 // shares are the host's folders by virtiofs tag.
 var shares = []string{"src", "images"}
 
+// kernelLine lets a kernel that is in trouble say all of it on the console, warnings too, and end the machine at once: an oops is
+// a panic, and a panic restarts, which -no-reboot turns into qemu's end.
+const kernelLine = "console=ttyS0 loglevel=5 oops=panic panic=-1 net.ifnames=0 rdinit=/init"
+
 // qemuArgs is the command line of a lab's machine.
 func qemuArgs(l *Lab, s spec) []string {
 	cpu := "max"
@@ -37,7 +41,7 @@ func qemuArgs(l *Lab, s spec) []string {
 		"-serial", "file:" + l.path(fileConsole),
 		"-qmp", "unix:" + l.path(fileMonitor) + ",server=on,wait=off",
 		"-kernel", s.Kernel, "-initrd", l.path(fileInitrd),
-		"-append", "console=ttyS0 quiet panic=-1 net.ifnames=0 rdinit=/init",
+		"-append", kernelLine,
 		"-drive", "file=" + s.Root + ",format=raw,if=virtio,snapshot=on,cache=unsafe",
 		"-netdev", fmt.Sprintf("user,id=control,restrict=on,ipv6=off,hostfwd=tcp:127.0.0.1:0-:%d", controlPort),
 		"-device", "virtio-net-pci,netdev=control,romfile=,mac=" + controlMAC,

@@ -141,9 +141,12 @@ func (l *Lab) why() error {
 		logs = append(logs, "virtiofsd-src.log", "virtiofsd-images.log")
 	}
 	for _, log := range logs {
-		if end := l.tail(log, 30); end != "" {
+		if end := l.tail(log); end != "" {
 			text += fmt.Sprintf("\n--- end of %s\n%s", l.path(log), end)
 		}
+	}
+	if kept := consoles(l.Name); len(kept) > 0 {
+		text += "\n--- the whole console is kept in " + kept[len(kept)-1]
 	}
 	return errors.New(text)
 }
@@ -225,17 +228,6 @@ func (l *Lab) remove() error {
 		err = errors.Join(err, os.Remove(l.path(e.Name())))
 	}
 	return errors.Join(err, os.Remove(l.Dir))
-}
-
-// tail is the end of one of the lab's logs; of a kernel's panic, which is long, its beginning.
-func (l *Lab) tail(log string, n int) string {
-	data, _ := os.ReadFile(l.path(log))
-	text := string(data)
-	if i := strings.LastIndex(text, "Kernel panic"); i >= 0 {
-		lines := strings.SplitAfterN(text[i:], "\n", n+1)
-		return strings.TrimSpace(strings.Join(lines[:min(n, len(lines))], ""))
-	}
-	return lastLines(text, n)
 }
 
 // Source is the repository that a running lab shares.

@@ -93,7 +93,11 @@ func supervise(ctx context.Context, l *Lab, s spec) error {
 	case <-time.After(s.TTL):
 		return fmt.Errorf("its time to live is over (%v)", s.TTL)
 	case <-qemu.done:
-		return fmt.Errorf("the machine has stopped (qemu: %w)", qemu.result())
+		err := fmt.Errorf("the machine has stopped (qemu: %w)", qemu.result())
+		if lost := l.keepConsole(time.Now()); lost != nil {
+			err = fmt.Errorf("%w; %w", err, lost)
+		}
+		return err
 	}
 }
 

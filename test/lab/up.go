@@ -129,7 +129,7 @@ func Up(ctx context.Context, o Options) (*Lab, error) {
 		return nil, fmt.Errorf("start lab %s: %w", o.Name, err)
 	}
 	if err == nil {
-		err = u.settle(ctx)
+		err = l.withCause(u.settle(ctx))
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("start lab %s: %w", o.Name, err), u.giveUp())
