@@ -29,18 +29,29 @@ func Compile(b policy.Blade) Ruleset {
 
 // compiler gathers the elements of the bridge table's sets.
 type compiler struct {
-	b        policy.Blade
-	sets     map[string]*Set
-	segments map[policy.NetworkName]policy.Segment
+	b         policy.Blade
+	sets      map[string]*Set
+	segments  map[policy.NetworkName]policy.Segment
+	behind    map[policy.GuestName]policy.Peer // eth1 of every guest of the zone
+	directors []policy.Peer                    // those of directors
 }
 
 func newCompiler(b policy.Blade) *compiler {
-	c := &compiler{b: b, sets: map[string]*Set{}, segments: map[policy.NetworkName]policy.Segment{}}
+	c := &compiler{b: b, sets: map[string]*Set{}, segments: map[policy.NetworkName]policy.Segment{}, behind: map[policy.GuestName]policy.Peer{}}
 	for _, s := range layout() {
 		c.sets[s.Name] = &s
 	}
 	for _, s := range b.Segments {
 		c.segments[s.Network] = s
+	}
+	for _, p := range b.Peers {
+		if p.Interface != "eth1" {
+			continue
+		}
+		c.behind[p.Guest] = p
+		if p.Role == policy.RoleDirector {
+			c.directors = append(c.directors, p)
+		}
 	}
 	return c
 }

@@ -104,10 +104,8 @@ func (c *compiler) fillVIPs() {
 			c.addVIP(s, vip)
 		}
 	}
-	for _, p := range c.b.Peers {
-		if p.Role == policy.RoleDirector && p.Interface == "eth1" {
-			c.add(setDirectors, mac(p.MAC))
-		}
+	for _, p := range c.directors {
+		c.add(setDirectors, mac(p.MAC))
 	}
 }
 
@@ -159,8 +157,8 @@ func (c *compiler) addVIPAt(p policy.Port, s policy.Service, vip netip.Addr, f f
 			c.add(f.set(kindFragDir), name, v)
 		}
 	case directorService:
-		for _, peer := range c.b.Peers {
-			if peer.Interface == "eth1" && slices.Contains(s.Servers, peer.Guest) {
+		for _, server := range s.Servers {
+			if peer, ok := c.behind[server]; ok {
 				c.add(f.set(kindHop), name, mac(p.MAC), mac(peer.MAC), v)
 			}
 		}
@@ -202,13 +200,13 @@ func servesUDP(s policy.Service) bool {
 // fillFlows says which connections follow from the policy without a rule: health checks and routing protocols.
 func (c *compiler) fillFlows() {
 	for _, s := range c.b.Services {
-		for _, server := range c.b.Peers {
-			if server.Interface != "eth1" || !slices.Contains(s.Servers, server.Guest) {
+		for _, name := range s.Servers {
+			server, ok := c.behind[name]
+			if !ok {
 				continue
 			}
-			for _, director := range c.b.Peers {
-				here := director.Blade == c.b.Name || server.Blade == c.b.Name // nobody else's checks pass this blade
-				if here && director.Role == policy.RoleDirector && director.Interface == "eth1" {
+			for _, director := range c.directors {
+				if director.Blade == c.b.Name || server.Blade == c.b.Name { // nobody else's checks pass this blade
 					c.addFlows(director.Addresses, server.Addresses, s.Checks)
 				}
 			}
