@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/bladenet/bladenet/bridges"
@@ -19,7 +20,6 @@ import (
 	"github.com/bladenet/bladenet/policy"
 	"github.com/bladenet/bladenet/policy/filter"
 	"github.com/bladenet/bladenet/policy/nft"
-	"github.com/bladenet/bladenet/policy/plan"
 )
 
 // How long the loop waits: resync when nothing happens, settle after an event so that a burst is one pass, and the first and
@@ -48,6 +48,16 @@ type Filter interface {
 	VIPConntrack(ctx context.Context, vips []netip.Addr) (int, error)
 }
 
+// history is the revisions on disk.
+type history interface {
+	Save(r revision.Revision) (revision.Revision, error)
+	Update(r revision.Revision) error
+	Load(number int) (revision.Revision, error)
+	Latest() (revision.Revision, bool, error)
+	Numbers() ([]int, error)
+	Trim() error
+}
+
 // Config is what an Agent works with.
 type Config struct {
 	Blade   policy.BladeName
@@ -65,13 +75,16 @@ type Config struct {
 type Agent struct {
 	cfg       Config
 	log       *slog.Logger
-	revisions *revision.Store
+	revisions history
 	directors *directors
 	backoff   guests.Backoff
+	order     []stage
 	wakeC     chan struct{}
 	life      context.Context // of Run: conversations with directors end with it
+	verifyFor time.Duration   // how long a revision may take to verify
 
-	passing sync.Mutex // one pass at a time; also guards the policy folder
+	passing  sync.Mutex   // one pass at a time; also guards the policy folder
+	spawning atomic.Int32 // spawns that may still be undone
 
 	mu      sync.Mutex // guards what follows
 	now     wanted
@@ -92,8 +105,12 @@ func New(cfg Config) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &Agent{cfg: cfg, log: cfg.Log.With("blade", cfg.Blade), revisions: store, wakeC: make(chan struct{}, 1)}
+	a := &Agent{cfg: cfg, log: cfg.Log.With("blade", cfg.Blade), revisions: store, wakeC: make(chan struct{}, 1), verifyFor: verifyTimeout}
+	if err := revision.Sweep(cfg.Policy); err != nil {
+		a.log.Warn("sweep the policy folder", "err", err)
+	}
 	a.directors = &directors{log: a.log, wake: a.Wake, dial: cfg.Dial, each: map[policy.GuestName]*director{}}
+	a.order = a.stages()
 	last, ok, err := store.Latest()
 	if err != nil {
 		a.log.Error("read revisions", "err", err)
@@ -126,8 +143,10 @@ func (a *Agent) Run(ctx context.Context) error {
 		}
 	}
 	a.watch(ctx)
+	a.resume(ctx)
 	retry := firstRetry
 	for {
+		a.expire(ctx)
 		pause := resync + rand.N(resync/4)
 		if a.keep(ctx) {
 			retry = firstRetry
@@ -138,7 +157,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(pause):
+		case <-time.After(min(pause, a.untilDeadline())):
 		case <-a.wakeC:
 			sleep(ctx, settle)
 		}
@@ -270,27 +289,36 @@ func (a *Agent) enforceFolder(note string, report func(api.Event)) error {
 	if err != nil {
 		return err
 	}
-	return a.enforce(files, blade, note, report)
+	_, err = a.enforce(revision.Revision{Note: note, Files: files}, blade, report)
+	return err
 }
 
-// enforce makes files that were checked, and the blade derived from them, the revision in force; the blade follows at the next
-// pass. Files that are already in force make no new revision. The caller holds passing.
-func (a *Agent) enforce(files []policy.File, blade policy.Blade, note string, report func(api.Event)) error {
+// enforce makes a draft, whose files were checked, and the blade derived from them the revision in force; the blade follows at the
+// next pass. Files that are already in force make no new revision: changed is false. The caller holds passing.
+func (a *Agent) enforce(draft revision.Revision, blade policy.Blade, report func(api.Event)) (changed bool, err error) {
 	now := a.wantedNow()
-	if now.revision.Number > 0 && sameFiles(now.revision.Files, files) {
-		return nil
+	if now.revision.Number > 0 && sameFiles(now.revision.Files, draft.Files) {
+		return false, nil
 	}
-	r, err := a.revisions.Save(revision.Revision{Time: time.Now(), Note: note, Files: files})
+	draft.Time = time.Now()
+	r, err := a.revisions.Save(draft)
 	if err != nil {
-		return err
+		return false, err
 	}
-	a.mu.Lock()
-	a.now = wanted{revision: r, blade: blade}
-	a.passed = false
-	a.mu.Unlock()
-	a.log.Info("revision in force", "revision", r.Number, "note", note)
+	if err := a.revisions.Trim(); err != nil {
+		a.log.Warn("revisions", "err", err)
+	}
+	a.inForce(wanted{revision: r, blade: blade})
 	report(api.Event{Message: fmt.Sprintf("revision %d in force", r.Number)})
-	return nil
+	return true, nil
+}
+
+// inForce makes w what the passes from now on bring the blade to.
+func (a *Agent) inForce(w wanted) {
+	a.mu.Lock()
+	a.now, a.passed = w, false
+	a.mu.Unlock()
+	a.log.Info("revision in force", "revision", w.revision.Number, "note", w.revision.Note)
 }
 
 func sameFiles(x, y []policy.File) bool {
@@ -303,36 +331,6 @@ func sameFiles(x, y []policy.File) bool {
 		}
 	}
 	return true
-}
-
-// Plan says what would change for files, or for the policy folder when there are none.
-func (a *Agent) Plan(ctx context.Context, files []policy.File) (api.Plan, error) {
-	a.passing.Lock()
-	defer a.passing.Unlock()
-	if len(files) == 0 {
-		var err error
-		if files, err = policy.ReadDir(a.cfg.Policy); err != nil {
-			return api.Plan{}, err
-		}
-	}
-	blade, found := a.derive(files)
-	answer := api.Plan{Version: api.Version, Blade: a.cfg.Blade, Revision: a.wantedNow().revision.Number, Diagnostics: found, Steps: []plan.Step{}}
-	if found.HasErrors() {
-		return answer, nil
-	}
-	out := a.walk(ctx, &pass{blade: blade})
-	answer.Steps = append(answer.Steps, out.steps...)
-	return answer, out.err
-}
-
-// Apply makes the policy folder the revision in force and the blade so.
-func (a *Agent) Apply(ctx context.Context, note string, report func(api.Event)) error {
-	a.passing.Lock()
-	defer a.passing.Unlock()
-	if err := a.enforceFolder(note, report); err != nil {
-		return err
-	}
-	return a.pass(ctx, report)
 }
 
 func sleep(ctx context.Context, d time.Duration) {

@@ -59,7 +59,7 @@ type outcome struct {
 func (a *Agent) walk(ctx context.Context, p *pass) outcome {
 	p.held = map[policy.GuestName]string{}
 	var out outcome
-	for _, s := range a.stages() {
+	for _, s := range a.order {
 		begin := time.Now()
 		w, err := s.plan(ctx, p)
 		if err != nil {

@@ -22,6 +22,7 @@ import (
 	"github.com/bladenet/bladenet/guests"
 	"github.com/bladenet/bladenet/guests/channel"
 	"github.com/bladenet/bladenet/hostagent/api"
+	"github.com/bladenet/bladenet/hostagent/revision"
 	"github.com/bladenet/bladenet/policy"
 	"github.com/bladenet/bladenet/policy/nft"
 	"github.com/bladenet/bladenet/policy/plan"
@@ -168,7 +169,7 @@ func enforce(t *testing.T, a *Agent, files []policy.File) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := a.enforce(files, b, "test", silent); err != nil {
+	if _, err := a.enforce(revision.Revision{Note: "test", Files: files}, b, silent); err != nil {
 		t.Fatal(err)
 	}
 }

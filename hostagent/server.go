@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"github.com/bladenet/bladenet/hostagent/api"
-	"github.com/bladenet/bladenet/policy"
 )
 
 // What a client may send, and how long it may take to send it.
@@ -80,16 +79,34 @@ func (a *Agent) Handler() http.Handler {
 		if !read(w, r, &in) {
 			return
 		}
-		var files []policy.File
-		for _, f := range in.Files {
-			files = append(files, policy.File{Name: f.Name, Data: []byte(f.Data)})
-		}
-		answer(w)(a.Plan(r.Context(), files))
+		answer(w)(a.Plan(r.Context(), in))
 	})
+	mux.HandleFunc("GET "+prefix+"revisions", func(w http.ResponseWriter, _ *http.Request) { answer(w)(a.Revisions()) })
+	mux.HandleFunc("GET "+prefix+"revisions/{number}", func(w http.ResponseWriter, r *http.Request) {
+		number, err := strconv.Atoi(r.PathValue("number"))
+		if err != nil {
+			http.Error(w, "a revision is a number", http.StatusBadRequest)
+			return
+		}
+		answer(w)(a.Revision(number))
+	})
+	mux.HandleFunc("POST "+prefix+"confirm", func(w http.ResponseWriter, r *http.Request) {
+		var in api.ConfirmRequest
+		if !read(w, r, &in) {
+			return
+		}
+		number, err := a.Confirm(in.Revision)
+		answer(w)(api.Confirmed{Version: api.Version, Revision: number}, err)
+	})
+	// Once begun, what changes the blade is brought to its end: a caller who goes away leaves no half blade.
 	mux.HandleFunc("POST "+prefix+"apply", func(w http.ResponseWriter, r *http.Request) {
 		stream(w, r, func(_ context.Context, in api.ApplyRequest, report func(api.Event)) error {
-			// Once begun, an apply is brought to its end: a caller who goes away leaves no half blade.
-			return a.Apply(a.life, in.Note, report)
+			return a.Apply(a.life, in, report)
+		})
+	})
+	mux.HandleFunc("POST "+prefix+"rollback", func(w http.ResponseWriter, r *http.Request) {
+		stream(w, r, func(_ context.Context, in api.RollbackRequest, report func(api.Event)) error {
+			return a.Rollback(a.life, in, report)
 		})
 	})
 	mux.HandleFunc("POST "+prefix+"spawn", func(w http.ResponseWriter, r *http.Request) { stream(w, r, a.Spawn) })

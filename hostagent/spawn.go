@@ -34,6 +34,8 @@ func (a *Agent) Spawn(ctx context.Context, r api.SpawnRequest, report func(api.E
 	if r.Blade != a.cfg.Blade {
 		return fmt.Errorf("spawn %s on %s: this is %s: ask the daemon of that blade", r.Name, r.Blade, a.cfg.Blade)
 	}
+	a.spawning.Add(1)
+	defer a.spawning.Add(-1)
 	done, err := a.place(r, report)
 	if err != nil || done {
 		return err
@@ -43,7 +45,7 @@ func (a *Agent) Spawn(ctx context.Context, r api.SpawnRequest, report func(api.E
 		return err
 	}
 	report(api.Event{Message: fmt.Sprintf("%s does not come up (%v): undoing", r.Name, err)})
-	if undo := a.remove(r.Name, "undo spawn of "+string(r.Name), report); undo != nil {
+	if undo := a.undo(r.Name, report); undo != nil {
 		return errors.Join(err, fmt.Errorf("undo: %w", undo))
 	}
 	return fmt.Errorf("spawn %s: %w; all of it was undone", r.Name, err)
@@ -53,18 +55,21 @@ func (a *Agent) Spawn(ctx context.Context, r api.SpawnRequest, report func(api.E
 func (a *Agent) place(r api.SpawnRequest, report func(api.Event)) (done bool, err error) {
 	a.passing.Lock()
 	defer a.passing.Unlock()
-	files, fleet, err := a.folder(report)
+	folder, err := a.folder(report)
 	if err != nil {
 		return false, err
 	}
-	entry, err := policy.Allocate(fleet, policy.SpawnRequest{
+	if err := a.settled(folder); err != nil {
+		return false, err
+	}
+	entry, err := policy.Allocate(folder.fleet, policy.SpawnRequest{
 		Role: r.Role, Name: r.Name, Blade: r.Blade, Site: r.Site, Services: r.Services, Weight: r.Weight, Image: r.Image,
 	})
 	if err != nil {
 		return false, err
 	}
 	entry.Name = filepath.Join(a.cfg.Policy, entry.Name)
-	with := replaceFiles(files, []policy.File{entry}, nil)
+	with := replaceFiles(folder.files, []policy.File{entry}, nil)
 	if r.DryRun {
 		report(api.Event{Message: "would write " + entry.Name + ":\n" + string(entry.Data)})
 	}
@@ -86,7 +91,7 @@ func (a *Agent) place(r api.SpawnRequest, report func(api.Event)) (done bool, er
 	if err := revision.WriteFile(entry.Name, entry.Data, 0o644); err != nil {
 		return false, fmt.Errorf("write %s: %w", entry.Name, err)
 	}
-	if err := a.enforce(with, blade, "spawn "+string(r.Name), report); err != nil {
+	if _, err := a.enforce(revision.Revision{Note: "spawn " + string(r.Name), Files: with}, blade, report); err != nil {
 		return false, errors.Join(err, os.Remove(entry.Name))
 	}
 	// A failure of another part of the blade is not this guest's: whether it comes up is what counts.
@@ -106,33 +111,67 @@ func (o outcome) allows(name policy.GuestName) error {
 	return nil
 }
 
-// folder reads the policy folder as it is.
-func (a *Agent) folder(report func(api.Event)) ([]policy.File, *policy.Fleet, error) {
+// folder is the policy folder as it is: its files and what they mean.
+type folder struct {
+	files []policy.File
+	fleet *policy.Fleet
+}
+
+// folder reads the policy folder; its mistakes are reported.
+func (a *Agent) folder(report func(api.Event)) (folder, error) {
 	files, err := policy.ReadDir(a.cfg.Policy)
 	if err != nil {
-		return nil, nil, err
+		return folder{}, err
 	}
 	fleet, found := policy.Load(files)
-	return files, fleet, refuse(found, report)
+	return folder{files, fleet}, refuse(found, report)
 }
 
 // Destroy takes a guest out of the policy folder and removes all that it had.
 func (a *Agent) Destroy(_ context.Context, name policy.GuestName, report func(api.Event)) error {
-	return a.remove(name, "destroy "+string(name), report)
-}
-
-func (a *Agent) remove(name policy.GuestName, note string, report func(api.Event)) error {
 	a.passing.Lock()
 	defer a.passing.Unlock()
-	files, fleet, err := a.folder(report)
+	from, err := a.folder(report)
 	if err != nil {
 		return err
 	}
-	changed, gone, err := policy.RemoveGuest(files, fleet, name)
+	if err := a.settled(from); err != nil {
+		return err
+	}
+	return a.remove(from, name, "destroy "+string(name), report)
+}
+
+// undo takes back a spawn, whatever an operator has written into the folder meanwhile.
+func (a *Agent) undo(name policy.GuestName, report func(api.Event)) error {
+	a.passing.Lock()
+	defer a.passing.Unlock()
+	from, err := a.folder(report)
 	if err != nil {
 		return err
 	}
-	without := replaceFiles(files, changed, gone)
+	return a.remove(from, name, "undo spawn of "+string(name), report)
+}
+
+// settled refuses to change the policy folder by a word while what is in force is on trial, or is not what the folder holds: it
+// would carry along what nobody has applied.
+func (a *Agent) settled(f folder) error {
+	now := a.wantedNow().revision
+	if now.Trial != nil {
+		return onTrial(now)
+	}
+	if now.Number > 0 && !sameFiles(f.files, now.Files) {
+		return fmt.Errorf("%s has changes that are not in force: `bladectl plan` shows them; `bladectl apply` them or take them back first", a.cfg.Policy)
+	}
+	return nil
+}
+
+// remove takes a guest out of the folder's files and off the blade. The caller holds passing.
+func (a *Agent) remove(from folder, name policy.GuestName, note string, report func(api.Event)) error {
+	changed, gone, err := policy.RemoveGuest(from.files, from.fleet, name)
+	if err != nil {
+		return err
+	}
+	without := replaceFiles(from.files, changed, gone)
 	blade, err := a.check(without, report)
 	if err != nil {
 		return err
@@ -149,7 +188,7 @@ func (a *Agent) remove(name policy.GuestName, note string, report func(api.Event
 		}
 		report(api.Event{Message: "policy file " + f + ": removed"})
 	}
-	if err := a.enforce(without, blade, note, report); err != nil {
+	if _, err := a.enforce(revision.Revision{Note: note, Files: without}, blade, report); err != nil {
 		return err
 	}
 	return a.pass(a.life, report)

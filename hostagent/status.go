@@ -27,6 +27,9 @@ func (a *Agent) Status(ctx context.Context) (api.Status, error) {
 	}
 	a.mu.Unlock()
 	s.Pending = a.pending(now)
+	if t := now.revision.Trial; t != nil {
+		s.Trial = &api.Trial{Back: t.Back, Verified: t.Verified, Deadline: t.Deadline}
+	}
 	s.Converged = passed && !failed && len(s.Waiting) == 0
 	if now.revision.Number == 0 {
 		return s, nil

@@ -14,16 +14,17 @@ import (
 func applyVerb() verb {
 	v := verb{
 		name: "apply", args: "", brief: "Make this blade as the policy folder says",
-		example: "bladectl apply --note 'second node for www'",
+		example: "bladectl apply --note 'second node for www' --confirm 2m",
 	}
 	v.run = func(ctx context.Context, e env, args []string) error {
 		f := newFlags(e, v).withSocket().withOutput().withVerbose()
 		note := f.String("note", "", "a word on why, kept with the revision")
+		confirm := f.window()
 		if _, err := f.parse(args, 0, 0); err != nil {
 			return err
 		}
 		see := f.events()
-		return see.end(api.NewClient(f.socket).Apply(ctx, api.ApplyRequest{Note: *note}, see.event))
+		return see.end(api.NewClient(f.socket).Apply(ctx, api.ApplyRequest{Note: *note, Confirm: *confirm}, see.event))
 	}
 	return v
 }

@@ -179,6 +179,48 @@ func TestApplyTellsAStory(t *testing.T) {
 	golden.Check(t, "apply.stdout", got.stdout)
 }
 
+func TestRevisions(t *testing.T) {
+	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	socket := daemon(t, map[string]any{
+		"revisions": api.Revisions{Version: api.Version, InForce: 3, Revisions: []api.Revision{
+			{Number: 1, Time: at, Note: "policy folder at first start", State: api.Followed, Services: 1},
+			{Number: 2, Time: at.Add(time.Hour), Note: "second shop", State: api.LeftAgain, Reason: "it does not verify:\n! filter", Guests: -1},
+			{Number: 3, Time: at.Add(2 * time.Hour), Note: "return from 2 to 1", State: api.OnTrial, Guests: 12, Services: 3},
+		}},
+		"revisions/2": api.Revision{Number: 2, Time: at, State: api.LeftAgain, Note: "second shop", Files: []api.File{{Name: "/etc/bladenet/a.yaml", Data: "zones: [a]\n"}}},
+		"confirm":     api.Confirmed{Version: api.Version, Revision: 3},
+		"rollback":    []api.Event{{Message: "revision 4 in force"}, {Done: true, Message: "done"}},
+	})
+	golden.Check(t, "revisions.txt", ctl(t, socket, "revisions").stdout)
+	golden.Check(t, "revisions.json", ctl(t, socket, "revisions", "-o", "json").stdout)
+	golden.Check(t, "revision.txt", ctl(t, socket, "revisions", "2").stdout)
+	dir := filepath.Join(t.TempDir(), "out")
+	for range 2 {
+		ctl(t, socket, "revisions", "2", "--write", dir)
+	}
+	if text, err := os.ReadFile(filepath.Join(dir, "a.yaml")); err != nil || string(text) != "zones: [a]\n" {
+		t.Errorf("--write wrote %q (%v)", text, err)
+	}
+	for _, c := range []struct {
+		args   string
+		status int
+		want   string
+	}{
+		{"confirm", exitOK, "revision 3 is confirmed"},
+		{"confirm x", exitError, "bladectl revisions"},
+		{"rollback", exitOK, "done"},
+		{"rollback 0", exitError, "a number"},
+		{"revisions --write " + dir, exitError, "of which revision"},
+		{"revisions 2 --write " + dir, exitError, "exists"},
+		{"plan --revision 2 " + dir, exitError, "not both"},
+	} {
+		got := ctl(t, socket, strings.Fields(c.args)...)
+		if got.status != c.status || !strings.Contains(got.stdout+got.stderr, c.want) {
+			t.Errorf("bladectl %s: status %d, want %d and %q:\n%s%s", c.args, got.status, c.status, c.want, got.stdout, got.stderr)
+		}
+	}
+}
+
 func TestApplyOfABrokenPolicySaysSoOnce(t *testing.T) {
 	found := policy.Diagnostics{{Severity: policy.SeverityError, Pos: policy.Pos{File: "a.yaml", Line: 2, Col: 3}, Message: "no such site"}}
 	socket := daemon(t, map[string]any{"apply": []api.Event{{Diagnostics: found}, {Done: true, Error: "the policy has mistakes"}}})

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/bladenet/bladenet/hostagent/api"
@@ -17,11 +18,16 @@ func planVerb() verb {
 	v.run = func(ctx context.Context, e env, args []string) error {
 		f := newFlags(e, v).withSocket().withOutput()
 		exitCode := f.Bool("exit-code", false, "exit with 2 when something would change")
+		revision := f.Int("revision", 0, "plan for this revision's files")
+		from := f.Int("from", 0, "plan the way from this revision to --revision, or to the one in force, whatever the blade looks like now")
 		words, err := f.parse(args, 0, 1)
 		if err != nil {
 			return err
 		}
-		var request api.PlanRequest
+		request := api.PlanRequest{Revision: *revision, From: *from}
+		if len(words) == 1 && *revision+*from != 0 {
+			return errors.New("plan for a folder, or for revisions: not both")
+		}
 		if len(words) == 1 {
 			if request.Files, err = readFiles(words[0]); err != nil {
 				return err

@@ -37,6 +37,9 @@ func writeStatus(w io.Writer, s api.Status) error {
 		state = "not as wanted yet"
 	}
 	fmt.Fprintf(w, "blade %s  site %s  zone %s  revision %d  %s\n", s.Blade, s.Site, s.Zone, s.Revision, state)
+	if t := s.Trial; t != nil {
+		fmt.Fprintf(w, "! revision %d %s\n", s.Revision, trialLine(*t))
+	}
 	if s.Pending != "" {
 		fmt.Fprintf(w, "! %s\n", s.Pending)
 	}
@@ -55,6 +58,13 @@ func writeStatus(w io.Writer, s api.Status) error {
 		return err
 	}
 	return writeFilter(w, s.Filter)
+}
+
+func trialLine(t api.Trial) string {
+	if !t.Verified {
+		return fmt.Sprintf("is being verified; if it does not, the blade returns to revision %d", t.Back)
+	}
+	return fmt.Sprintf("waits for `bladectl confirm` until %s, else the blade returns to revision %d", t.Deadline.Format("15:04:05"), t.Back)
 }
 
 // writeLinks draws the bridges with their ports.

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strconv"
 )
 
 // Client speaks to a daemon over its Unix socket.
@@ -42,6 +43,29 @@ func (c *Client) Plan(ctx context.Context, r PlanRequest) (Plan, error) {
 // Apply makes the policy folder so; each event is handed to see as it comes.
 func (c *Client) Apply(ctx context.Context, r ApplyRequest, see func(Event)) error {
 	return c.stream(ctx, "apply", r, see)
+}
+
+// Confirm keeps the revision that waits to be confirmed.
+func (c *Client) Confirm(ctx context.Context, r ConfirmRequest) (Confirmed, error) {
+	var out Confirmed
+	return out, c.call(ctx, http.MethodPost, "confirm", r, &out)
+}
+
+// Rollback makes an earlier revision so.
+func (c *Client) Rollback(ctx context.Context, r RollbackRequest, see func(Event)) error {
+	return c.stream(ctx, "rollback", r, see)
+}
+
+// Revisions lists the revisions.
+func (c *Client) Revisions(ctx context.Context) (Revisions, error) {
+	var out Revisions
+	return out, c.call(ctx, http.MethodGet, "revisions", nil, &out)
+}
+
+// Revision asks for one revision with its files.
+func (c *Client) Revision(ctx context.Context, number int) (Revision, error) {
+	var out Revision
+	return out, c.call(ctx, http.MethodGet, "revisions/"+strconv.Itoa(number), nil, &out)
 }
 
 // Spawn makes a new guest and returns when it answers.

@@ -19,9 +19,12 @@ type File struct {
 	Data string `json:"data"`
 }
 
-// PlanRequest asks what would change. Without files it is the daemon's own policy folder that is planned.
+// PlanRequest asks what would change. Without files and numbers it is the daemon's own policy folder that is planned. From asks for the
+// way between two revisions, whatever the blade looks like now.
 type PlanRequest struct {
-	Files []File `json:"files,omitempty"`
+	Files    []File `json:"files,omitempty"`
+	Revision int    `json:"revision,omitempty"`
+	From     int    `json:"from,omitempty"`
 }
 
 // Plan is the answer: every step in the order in which it would be done, and what was found in the files.
@@ -35,7 +38,63 @@ type Plan struct {
 
 // ApplyRequest makes the policy folder a revision and the blade so.
 type ApplyRequest struct {
-	Note string `json:"note,omitempty"`
+	Note    string        `json:"note,omitempty"`
+	Confirm time.Duration `json:"confirm,omitempty"` // return by itself unless somebody confirms within it, in nanoseconds
+}
+
+// ConfirmRequest keeps the revision that waits to be confirmed; number 0 is whichever it is.
+type ConfirmRequest struct {
+	Revision int `json:"revision,omitempty"`
+}
+
+// Confirmed is the answer to it.
+type Confirmed struct {
+	Version  string `json:"version"`
+	Revision int    `json:"revision"`
+}
+
+// RollbackRequest makes an earlier revision's files a new revision and the blade so; number 0 is the last good one before the one in
+// force, or ends a trial.
+type RollbackRequest struct {
+	Revision int           `json:"revision,omitempty"`
+	Confirm  time.Duration `json:"confirm,omitempty"`
+}
+
+// Revisions lists the revisions on disk, oldest first.
+type Revisions struct {
+	Version   string     `json:"version"`
+	InForce   int        `json:"in_force"`
+	Revisions []Revision `json:"revisions"`
+}
+
+// RevisionState is how far a revision is.
+type RevisionState string
+
+// The states. A revision on trial is in force too.
+const (
+	InForce   RevisionState = "in force"
+	OnTrial   RevisionState = "on trial"
+	Followed  RevisionState = "followed" // by another one
+	LeftAgain RevisionState = "returned from"
+)
+
+// Revision is one revision; its files are there when it was asked for by number.
+type Revision struct {
+	Number   int           `json:"number"`
+	Time     time.Time     `json:"time"`
+	Note     string        `json:"note,omitempty"`
+	State    RevisionState `json:"state"`
+	Reason   string        `json:"reason,omitempty"` // why it was returned from
+	Guests   int           `json:"guests"`           // of this blade; -1 where its files are no policy for this blade any more
+	Services int           `json:"services"`
+	Files    []File        `json:"files,omitempty"`
+}
+
+// Trial is what the revision in force must still pass.
+type Trial struct {
+	Back     int       `json:"back"`              // the revision that the blade returns to
+	Verified bool      `json:"verified"`          // the blade was observed to be as it says
+	Deadline time.Time `json:"deadline,omitzero"` // confirmed until then, or returned from
 }
 
 // SpawnRequest asks for new guests on the daemon's blade.
@@ -77,6 +136,7 @@ type Status struct {
 	Zone      policy.ZoneName  `json:"zone,omitempty"`
 	Trunk     string           `json:"trunk,omitempty"`
 	Revision  int              `json:"revision"` // 0: none yet
+	Trial     *Trial           `json:"trial,omitempty"`
 	Converged bool             `json:"converged"`
 	Pending   string           `json:"pending,omitempty"` // why the policy folder is not the revision in force
 	Waiting   []Waiting        `json:"waiting,omitempty"`

@@ -14,23 +14,46 @@ import (
 	"github.com/bladenet/bladenet/policy"
 )
 
-// Keep is how many revisions stay on disk; older ones are removed when a new one is saved.
-const Keep = 50
+// What stays on disk: at most Keep revisions and KeepBytes bytes of them. Trim removes older ones; the newest and the one before it
+// always stay.
+const (
+	Keep      = 50
+	KeepBytes = 256 << 20
+)
 
 // Store is a folder with one file per revision: N.json.
 type Store struct{ dir string }
 
-// Revision is one checked set of policy files.
+// Revision is one checked set of policy files. It is signed off once Trial is nil and Failed is empty.
 type Revision struct {
 	Number int           `json:"number"`
 	Time   time.Time     `json:"time"`
 	Note   string        `json:"note,omitempty"`
+	Trial  *Trial        `json:"trial,omitempty"`  // not signed off yet
+	Failed string        `json:"failed,omitempty"` // why the blade returned from it
 	Files  []policy.File `json:"files"`
+}
+
+// Trial is what a revision must still pass. It stands in the revision's own file, so that one rename decides it.
+type Trial struct {
+	Back     int           `json:"back"`              // revision to return to
+	Tries    int           `json:"tries,omitempty"`   // how often the agent ended while the revision was applied
+	Verified bool          `json:"verified"`          // the blade was observed to be as it says
+	Window   time.Duration `json:"window,omitempty"`  // somebody must confirm within it, in nanoseconds; 0: nobody must
+	Deadline time.Time     `json:"deadline,omitzero"` // end of the window
+}
+
+// Left is how long the window is still open at a time: 0 when it is over. A clock that was set back does not widen it.
+func (t Trial) Left(now time.Time) time.Duration {
+	return min(max(t.Deadline.Sub(now), 0), t.Window)
 }
 
 // Open returns the store in dir, which is made if it is not there.
 func Open(dir string) (*Store, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("open revisions: %w", err)
+	}
+	if err := Sweep(dir); err != nil {
 		return nil, fmt.Errorf("open revisions: %w", err)
 	}
 	return &Store{dir: dir}, nil
@@ -53,12 +76,43 @@ func (s *Store) Save(r Revision) (Revision, error) {
 	if err := WriteFile(s.path(r.Number), data, 0o600); err != nil {
 		return Revision{}, fmt.Errorf("save revision %d: %w", r.Number, err)
 	}
-	for _, old := range numbers[:max(0, len(numbers)+1-Keep)] {
-		if err := os.Remove(s.path(old)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return r, fmt.Errorf("remove revision %d: %w", old, err)
+	return r, nil
+}
+
+// Update writes a revision that is there anew, as a trial that ends does.
+func (s *Store) Update(r Revision) error {
+	data, err := json.Marshal(r)
+	if err == nil {
+		err = WriteFile(s.path(r.Number), data, 0o600)
+	}
+	if err != nil {
+		return fmt.Errorf("update revision %d: %w", r.Number, err)
+	}
+	return nil
+}
+
+// Trim removes the oldest revisions beyond Keep and KeepBytes.
+func (s *Store) Trim() error {
+	numbers, err := s.Numbers()
+	if err != nil {
+		return err
+	}
+	const always = 2
+	kept, total := 0, int64(0)
+	for _, n := range slices.Backward(numbers) {
+		info, err := os.Stat(s.path(n))
+		if err != nil {
+			continue
+		}
+		if total += info.Size(); kept < always || kept < Keep && total <= KeepBytes {
+			kept++
+			continue
+		}
+		if err := os.Remove(s.path(n)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("remove revision %d: %w", n, err)
 		}
 	}
-	return r, nil
+	return nil
 }
 
 // Load reads one revision.
@@ -119,11 +173,28 @@ func (s *Store) path(number int) string {
 	return filepath.Join(s.dir, strconv.Itoa(number)+".json")
 }
 
+// unfinished is in the name of each file that WriteFile has not renamed yet, and in no other.
+const unfinished = ".bladenet-new-"
+
+// Sweep removes what WriteFile left in a folder when its process was killed.
+func Sweep(dir string) error {
+	left, err := filepath.Glob(filepath.Join(dir, ".*"+unfinished+"*"))
+	if err != nil {
+		return err
+	}
+	for _, path := range left {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
 // WriteFile writes data so that after a crash the file is either as before or whole: a temporary file beside it, synced,
 // renamed over it, and the folder synced.
 func WriteFile(path string, data []byte, mode fs.FileMode) error {
 	dir := filepath.Dir(path)
-	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+".*")
+	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+unfinished+"*")
 	if err != nil {
 		return err
 	}

@@ -63,7 +63,7 @@ func TestLatestPassesOverDamage(t *testing.T) {
 	}
 }
 
-func TestSaveKeepsABoundedNumber(t *testing.T) {
+func TestTrimKeepsABoundedNumber(t *testing.T) {
 	s, err := Open(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
@@ -72,6 +72,9 @@ func TestSaveKeepsABoundedNumber(t *testing.T) {
 		if _, err := s.Save(revisionOf("x")); err != nil {
 			t.Fatal(err)
 		}
+	}
+	if err := s.Trim(); err != nil {
+		t.Fatal(err)
 	}
 	numbers, err := s.Numbers()
 	if err != nil {
@@ -96,5 +99,87 @@ func TestWriteFileReplacesWhole(t *testing.T) {
 	entries, err := os.ReadDir(filepath.Dir(path))
 	if err != nil || len(entries) != 1 {
 		t.Errorf("%d files are left, want 1 (%v)", len(entries), err)
+	}
+}
+
+func TestUpdateEndsATrial(t *testing.T) {
+	s, err := Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := revisionOf("one")
+	r.Trial = &Trial{Back: 7, Window: time.Minute, Deadline: time.Unix(61, 0).UTC()}
+	saved, err := s.Save(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := s.Load(1); err != nil || cmp.Diff(saved, got) != "" {
+		t.Errorf("Load (%v) (-want +got):\n%s", err, cmp.Diff(saved, got))
+	}
+	saved.Trial, saved.Failed = nil, "nobody confirmed it"
+	if err := s.Update(saved); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := s.Load(1); err != nil || cmp.Diff(saved, got) != "" {
+		t.Errorf("Load after Update (%v) (-want +got):\n%s", err, cmp.Diff(saved, got))
+	}
+}
+
+func TestAWindowNeverGrows(t *testing.T) {
+	begin := time.Unix(1_000_000, 0)
+	trial := Trial{Window: 2 * time.Minute, Deadline: begin.Add(2 * time.Minute)}
+	for _, c := range []struct {
+		now  time.Time
+		want time.Duration
+	}{
+		{begin, 2 * time.Minute},
+		{begin.Add(90 * time.Second), 30 * time.Second},
+		{begin.Add(2 * time.Minute), 0},
+		{begin.Add(time.Hour), 0},
+		{begin.Add(-24 * time.Hour), 2 * time.Minute}, // the clock was set back
+	} {
+		if got := trial.Left(c.now); got != c.want {
+			t.Errorf("Left at %s = %s, want %s", c.now.Sub(begin), got, c.want)
+		}
+	}
+}
+
+// TestTrimKeepsTheLastTwo fills the store beyond its bytes: what is in force and what it would return to stay.
+func TestTrimKeepsTheLastTwo(t *testing.T) {
+	dir := t.TempDir()
+	s, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := range 4 {
+		if _, err := s.Save(revisionOf("x")); err != nil {
+			t.Fatal(err)
+		}
+		// A sparse tail stands for a large policy; Trim looks at sizes only.
+		if err := os.Truncate(s.path(n+1), KeepBytes/2+1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Trim(); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := s.Numbers(); err != nil || !slices.Equal(got, []int{3, 4}) {
+		t.Errorf("Numbers = %v, %v; want 3 and 4", got, err)
+	}
+}
+
+func TestSweepRemovesOnlyWhatAKilledWriteLeft(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{".a.yaml" + unfinished + "123", ".a.yaml.swp", "a.yaml"} {
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := Sweep(dir); err != nil {
+		t.Fatal(err)
+	}
+	left, err := filepath.Glob(filepath.Join(dir, "*"))
+	if err != nil || len(left) != 2 {
+		t.Errorf("left %v (%v), want a.yaml and the editor's file", left, err)
 	}
 }
