@@ -5,6 +5,8 @@ GO ?= go
 # bladed opens libvirt at run time: it starts, and runs containers, on a blade that has none.
 TAGS := libvirt_dlopen
 PACKAGES := gcc libc6-dev pkg-config lxc-dev qemu-system-x86 qemu-utils mmdebstrap e2fsprogs cpio kmod busybox-static
+# What the product is measured against.
+PEERS := nftables iptables ipset ebtables iproute2
 IMAGES := build/images
 LAB ?= make
 # Build tags of the tests that need more than a machine with Go.
@@ -12,7 +14,7 @@ LEVELS := kernel,lab
 # Packages with tests that need a blade's kernel.
 KERNEL = $(shell grep -rlE "^//go:build kernel" --include=*_test.go bridges cmd guests hostagent policy | xargs -n1 dirname | sort -u | sed "s|^|./|")
 
-.PHONY: help deps build images demo test lint unit kernel e2e bench fuzz clean
+.PHONY: help deps build images demo test lint unit kernel e2e bench bench-deps fuzz clean
 
 help: ## what there is
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -50,8 +52,14 @@ e2e: images ## the product as a user has it, and the lab itself
 	trap 'bin/lab down --name $(LAB)-e2e' EXIT; bin/lab up --name $(LAB)-e2e && bin/lab test --name $(LAB)-e2e -v --timeout 20m ./test/e2e
 	$(GO) test -tags lab ./test/lab/...
 
-bench: deps ## what can be measured without a lab: a fleet of 1 000 blades, and more
-	$(GO) test -tags $(TAGS) -run '^$$' -bench . -benchmem ./policy/...
+BENCH ?=
+bench: bench-deps ## rows of docs/performance.md against their peers, to build/bench.json; BENCH=P1,R2 chooses
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/bench ./test/bench
+	bin/bench --rows "$(BENCH)" --json build/bench.json
+
+bench-deps: deps ## install what the product is measured against (Debian 12, root)
+	@missing=; for p in $(PEERS); do dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$p"; done; \
+	if [ -n "$$missing" ]; then echo "installing:$$missing"; apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $$missing; fi
 
 FUZZTIME ?= 30s
 fuzz: deps ## each fuzz test for FUZZTIME

@@ -1,0 +1,139 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/bladenet/bladenet/test/bench/fleet"
+	"github.com/bladenet/bladenet/test/bench/result"
+	"github.com/bladenet/bladenet/test/bench/traffic"
+)
+
+// reference is the size that most rows are measured at.
+var reference = fleet.Size{Services: 1000, Guests: 64}
+
+// sampleTime is how long one sample of packets should last.
+const sampleTime = 40e6 // nanoseconds
+
+// sample finds out how many packets last long enough, and measures so many each time.
+func sample(name string, p traffic.Passage) (result.Subject, error) {
+	const probe = 6400
+	ns, err := p.Cost(probe)
+	if err != nil {
+		return result.Subject{}, fmt.Errorf("%s: %w", name, err)
+	}
+	n := max(probe, int(sampleTime/max(ns, 1))/64*64)
+	return result.Subject{Name: name, Measure: func() (float64, error) { return p.Cost(n) }}, nil
+}
+
+// packetCost is P1: what the product's ruleset adds to a bridge without a filter, on every leg and in both families.
+func packetCost(ctx context.Context, o options) ([]result.Row, error) {
+	plain, err := newStation(reference)
+	if err != nil {
+		return nil, err
+	}
+	defer plain.Close()
+	ours, err := newStation(reference)
+	if err != nil {
+		return nil, err
+	}
+	defer ours.Close()
+	note, err := ours.protect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var rows []result.Row
+	for _, l := range legs() {
+		for _, v6 := range []bool{false, true} {
+			row, err := compareLeg(o, l, v6, ours, plain)
+			if err != nil {
+				return rows, err
+			}
+			switch row.ID {
+			case "P1.in":
+				row = row.Judged(result.AtMost, 1.60)
+			case "P1.out":
+				row = row.Judged(result.AtMost, 1.80)
+			}
+			rows = append(rows, row.Noted(note))
+		}
+	}
+	return rows, nil
+}
+
+// compareLeg measures a leg with the filter and without it; without it twice, so that the machine's own noise is known.
+func compareLeg(o options, l leg, v6 bool, ours, plain *station) (result.Row, error) {
+	var subjects []result.Subject
+	for _, s := range []struct {
+		name string
+		at   *station
+	}{{"ours", ours}, {"plain", plain}} {
+		p, err := s.at.passage(l, packets{v6: v6})
+		if err != nil {
+			return result.Row{}, err
+		}
+		subject, err := sample(s.name, p)
+		if err != nil {
+			return result.Row{}, err
+		}
+		subjects = append(subjects, subject)
+	}
+	series, err := result.Interleave(o.rounds, subjects...)
+	if err != nil {
+		return result.Row{}, err
+	}
+	id, what := "P1."+l.name, "packet "+l.what
+	if v6 {
+		id, what = id+"6", what+", IPv6"
+	}
+	return result.Compare(id, what, "same bridge, no filter", "ns", series["ours"], series["plain"]), nil
+}
+
+// packetGrowth is P2: the same at other sizes.
+func packetGrowth(ctx context.Context, o options) ([]result.Row, error) {
+	var rows []result.Row
+	for _, c := range []struct {
+		id, what, peer string
+		big, small     fleet.Size
+		target         float64
+	}{
+		{"P2.services", "packet to a director, 10 000 services", "10 services", fleet.Size{Services: 10_000, Guests: 64, IPv4Only: true}, fleet.Size{Services: 10, Guests: 64, IPv4Only: true}, 1.10},
+		{"P2.guests", "packet to a director, 256 guests", "2 guests", fleet.Size{Services: 1000, Guests: 256}, fleet.Size{Services: 1000, Guests: 2}, 1.05},
+	} {
+		row, err := compareSizes(ctx, o, c.big, c.small)
+		if err != nil {
+			return rows, fmt.Errorf("%s: %w", c.id, err)
+		}
+		row.ID, row.What, row.PeerIs = c.id, c.what, c.peer
+		rows = append(rows, row.Judged(result.AtMost, c.target))
+	}
+	return rows, nil
+}
+
+func compareSizes(ctx context.Context, o options, sizes ...fleet.Size) (result.Row, error) {
+	var subjects []result.Subject
+	for _, size := range sizes {
+		s, err := newStation(size)
+		if err != nil {
+			return result.Row{}, err
+		}
+		defer s.Close()
+		if _, err := s.protect(ctx); err != nil {
+			return result.Row{}, err
+		}
+		p, err := s.passage(legIn, packets{})
+		if err != nil {
+			return result.Row{}, err
+		}
+		subject, err := sample(fmt.Sprint(size), p)
+		if err != nil {
+			return result.Row{}, err
+		}
+		subjects = append(subjects, subject)
+	}
+	series, err := result.Interleave(o.rounds, subjects...)
+	if err != nil {
+		return result.Row{}, err
+	}
+	return result.Compare("", "", "", "ns", series[subjects[0].Name], series[subjects[1].Name]), nil
+}
