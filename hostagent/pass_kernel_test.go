@@ -83,8 +83,8 @@ func (anyImage) Resolve(name string, _ policy.Driver) (string, error) {
 	return name + "-000000000000", nil
 }
 
-// blade makes a network namespace with a trunk and returns its path and a handle to it.
-func blade(t *testing.T, trunk string) (string, *netlink.Handle) {
+// namespaceWith makes a network namespace with one NIC and returns its path and a handle to it.
+func namespaceWith(t *testing.T, nic string) (string, *netlink.Handle) {
 	t.Helper()
 	type made struct {
 		path   string
@@ -112,16 +112,25 @@ func blade(t *testing.T, trunk string) (string, *netlink.Handle) {
 		t.Fatal(m.err)
 	}
 	t.Cleanup(func() { close(done) })
-	if err := m.handle.LinkAdd(&netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Name: trunk}}); err != nil {
+	if err := m.handle.LinkAdd(&netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Name: nic}}); err != nil {
 		t.Fatal(err)
 	}
 	return m.path, m.handle
 }
 
-// agentFor returns an agent on a namespace of its own, with a revision of the demo's fleet and one real server in force.
-func agentFor(t *testing.T) (*Agent, *faultyFilter, *recorder, *netlink.Handle) {
+// rig is an agent on a namespace of its own, which has a trunk.
+type rig struct {
+	*Agent
+	filter *faultyFilter
+	driver *recorder // of containers
+	path   string
+	handle *netlink.Handle
+}
+
+// newRig returns a rig without a revision.
+func newRig(t *testing.T) *rig {
 	t.Helper()
-	path, handle := blade(t, "eno1")
+	path, handle := namespaceWith(t, "eno1")
 	kernel, err := nft.NewKernel(path)
 	if err != nil {
 		t.Fatal(err)
@@ -142,7 +151,7 @@ func agentFor(t *testing.T) (*Agent, *faultyFilter, *recorder, *netlink.Handle) 
 	}
 	a.life = t.Context()
 	t.Cleanup(func() { removeAll(t, a) })
-	return a, filter, driver, handle
+	return &rig{a, filter, driver, path, handle}
 }
 
 // removeAll brings the blade back to the fleet without guests, and looks for what should be gone.
@@ -195,15 +204,15 @@ func oneServer(t *testing.T) []policy.File {
 }
 
 func TestAFailingFilterKeepsPortsOffTheirBridges(t *testing.T) {
-	a, filter, driver, handle := agentFor(t)
-	enforce(t, a, oneServer(t))
-	filter.fail = errors.New("no buffer space available")
+	a := newRig(t)
+	enforce(t, a.Agent, oneServer(t))
+	a.filter.fail = errors.New("no buffer space available")
 	out := a.walk(t.Context(), &pass{blade: a.wantedNow().blade, apply: true})
 	if out.err == nil || !strings.Contains(out.err.Error(), "no buffer space") {
 		t.Errorf("walk = %v, want the filter's error", out.err)
 	}
 	for _, name := range []string{"www-1.0", "www-1.1"} {
-		l, err := handle.LinkByName(name)
+		l, err := a.handle.LinkByName(name)
 		if err != nil {
 			t.Fatalf("%s is not made: %v", name, err)
 		}
@@ -211,22 +220,22 @@ func TestAFailingFilterKeepsPortsOffTheirBridges(t *testing.T) {
 			t.Errorf("%s has master %d, flags %s; want none and down", name, at.MasterIndex, at.Flags)
 		}
 	}
-	if len(driver.started) > 0 {
-		t.Errorf("started behind a filter that is not as wanted: %v", driver.started)
+	if len(a.driver.started) > 0 {
+		t.Errorf("started behind a filter that is not as wanted: %v", a.driver.started)
 	}
-	if br, err := handle.LinkByName("br130"); err != nil || br.Attrs().Flags&1 == 0 {
+	if br, err := a.handle.LinkByName("br130"); err != nil || br.Attrs().Flags&1 == 0 {
 		t.Errorf("the rest of the blade did not converge: br130 %v %v", br, err)
 	}
 
-	filter.fail = nil
+	a.filter.fail = nil
 	a.walk(t.Context(), &pass{blade: a.wantedNow().blade, apply: true})
 	for _, name := range []string{"www-1.0", "www-1.1"} {
-		if l, err := handle.LinkByName(name); err != nil || l.Attrs().MasterIndex == 0 {
+		if l, err := a.handle.LinkByName(name); err != nil || l.Attrs().MasterIndex == 0 {
 			t.Errorf("%s did not join its bridge once the filter stood: %v", name, err)
 		}
 	}
-	if !slices.Equal(driver.started, []policy.GuestName{"www-1"}) {
-		t.Errorf("started = %v, want www-1 once", driver.started)
+	if !slices.Equal(a.driver.started, []policy.GuestName{"www-1"}) {
+		t.Errorf("started = %v, want www-1 once", a.driver.started)
 	}
 	if out := a.walk(t.Context(), &pass{blade: a.wantedNow().blade}); len(out.steps) > 0 {
 		t.Errorf("planned after all was done: %v", out.steps)
@@ -235,15 +244,15 @@ func TestAFailingFilterKeepsPortsOffTheirBridges(t *testing.T) {
 
 // TestAMissingTrunkHoldsBackOnlyVLANs takes the trunk away before anything is there.
 func TestAMissingTrunkHoldsBackOnlyVLANs(t *testing.T) {
-	a, _, _, handle := agentFor(t)
-	trunk, err := handle.LinkByName("eno1")
+	a := newRig(t)
+	trunk, err := a.handle.LinkByName("eno1")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := handle.LinkDel(trunk); err != nil {
+	if err := a.handle.LinkDel(trunk); err != nil {
 		t.Fatal(err)
 	}
-	enforce(t, a, oneServer(t))
+	enforce(t, a.Agent, oneServer(t))
 	out := a.walk(t.Context(), &pass{blade: a.wantedNow().blade, apply: true})
 	a.note(out)
 	said := slices.ContainsFunc(out.waiting, func(w api.Waiting) bool {
@@ -252,7 +261,7 @@ func TestAMissingTrunkHoldsBackOnlyVLANs(t *testing.T) {
 	if !said {
 		t.Errorf("nothing names the trunk and the remedy: %v", out.waiting)
 	}
-	if l, err := handle.LinkByName("www-1.0"); err != nil || l.Attrs().MasterIndex == 0 {
+	if l, err := a.handle.LinkByName("www-1.0"); err != nil || l.Attrs().MasterIndex == 0 {
 		t.Errorf("the rest of the blade did not converge: %v", err)
 	}
 }
