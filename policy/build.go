@@ -21,35 +21,55 @@ const (
 )
 
 // build fills in the defaults and sorts.
-func build(doc *document, r *reporter) *Fleet {
-	f := &Fleet{sources: r.sources}
-	f.Zones = named(doc.Zones, r, "zone", func(n ZoneName, p Pos) Zone { return Zone{n, p} })
-	f.Sites = named(doc.Sites, r, "site", func(n SiteName, p Pos) Site { return Site{n, p} })
-	slices.SortFunc(f.Zones, func(a, b Zone) int { return cmp.Compare(a.Name, b.Name) })
-	slices.SortFunc(f.Sites, func(a, b Site) int { return cmp.Compare(a.Name, b.Name) })
-	f.Networks = built(doc.Networks, buildNetwork)
-	f.Blades = built(doc.Blades, buildBlade)
-	f.Services = built(doc.Services, buildService)
-	f.Directors = built(doc.Directors, buildDirector)
-	f.RealServers = built(doc.RealServers, buildRealServer)
-	f.Rules = built(doc.Rules, func(e *entry[ruleName, ruleDoc]) RuleEntry {
+func (p *part) build(doc *document) {
+	p.zones, p.sites, p.alerts, p.expect = doc.Zones, doc.Sites, doc.Alerts, doc.Expect
+	p.networks = built(doc.Networks, buildNetwork)
+	p.blades = built(doc.Blades, buildBlade)
+	p.services = built(doc.Services, buildService)
+	p.directors = built(doc.Directors, buildDirector)
+	p.realServers = built(doc.RealServers, buildRealServer)
+	p.rules = built(doc.Rules, func(e *entry[ruleName, ruleDoc]) RuleEntry {
 		return RuleEntry{
 			Name: string(e.Name), From: values(e.Value.From), To: values(e.Value.To), Allow: values(e.Value.Allow), Pos: e.Pos,
 			from: places(e.Value.From), to: places(e.Value.To), complete: e.Value.From != nil && e.Value.To != nil && e.Value.Allow != nil,
 		}
 	})
-	f.Hosts = built(doc.Hosts, func(e *entry[ruleName, hostDoc]) RuleEntry {
+	p.hosts = built(doc.Hosts, func(e *entry[ruleName, hostDoc]) RuleEntry {
 		return RuleEntry{
 			Name: string(e.Name), From: values(e.Value.From), Allow: values(e.Value.Allow), Pos: e.Pos, from: places(e.Value.From),
 			complete: e.Value.From != nil && e.Value.Allow != nil,
 		}
 	})
-	for _, a := range doc.Alerts {
-		f.Alerts = append(f.Alerts, Alert{Webhook: string(a.Webhook.V), Pos: a.Webhook.Pos})
+}
+
+// assemble makes a fleet of what its files say.
+func assemble(parts []*part, r *reporter) *Fleet {
+	f := &Fleet{sources: r.sources}
+	var zones []at[ZoneName]
+	var sites []at[SiteName]
+	for _, p := range parts {
+		zones, sites = append(zones, p.zones...), append(sites, p.sites...)
+		for _, a := range p.alerts {
+			f.Alerts = append(f.Alerts, Alert{Webhook: string(a.Webhook.V), Pos: a.Webhook.Pos})
+		}
 	}
+	f.Zones = named(zones, r, "zone", func(n ZoneName, p Pos) Zone { return Zone{n, p} })
+	f.Sites = named(sites, r, "site", func(n SiteName, p Pos) Site { return Site{n, p} })
+	slices.SortFunc(f.Zones, func(a, b Zone) int { return cmp.Compare(a.Name, b.Name) })
+	slices.SortFunc(f.Sites, func(a, b Site) int { return cmp.Compare(a.Name, b.Name) })
+	rule := func(e *RuleEntry) (string, Pos) { return e.Name, e.Pos }
+	f.Networks = merge(r, parts, "network", func(p *part) []Network { return p.networks }, func(n *Network) (NetworkName, Pos) { return n.Name, n.Pos })
+	f.Blades = merge(r, parts, "blade", func(p *part) []BladeEntry { return p.blades }, func(b *BladeEntry) (BladeName, Pos) { return b.Name, b.Pos })
+	f.Services = merge(r, parts, "service", func(p *part) []ServiceEntry { return p.services }, func(s *ServiceEntry) (ServiceName, Pos) { return s.Name, s.Pos })
+	f.Directors = merge(r, parts, "director", func(p *part) []Director { return p.directors }, func(d *Director) (GuestName, Pos) { return d.Name, d.Pos })
+	f.RealServers = merge(r, parts, "real server", func(p *part) []RealServer { return p.realServers }, func(s *RealServer) (GuestName, Pos) { return s.Name, s.Pos })
+	f.Rules = merge(r, parts, "rule", func(p *part) []RuleEntry { return p.rules }, rule)
+	f.Hosts = merge(r, parts, "host rule", func(p *part) []RuleEntry { return p.hosts }, rule)
 	f.index = makeIndex(f)
-	for i := range doc.Expect {
-		f.Expectations = append(f.Expectations, buildExpectation(f, &doc.Expect[i]))
+	for _, p := range parts {
+		for i := range p.expect {
+			f.Expectations = append(f.Expectations, buildExpectation(f, &p.expect[i]))
+		}
 	}
 	return f
 }
@@ -199,7 +219,7 @@ func buildDirector(e *entry[GuestName, directorDoc]) Director {
 	d := &e.Value
 	g := Director{
 		Name: e.Name, Blade: d.Blade.V, Image: string(d.Image.or("director")), Memory: int64(d.Memory.or(defaultMemory)), CPUs: d.CPUs.or(1),
-		Eth0: buildAttachment(d.Eth0), Eth1: buildAttachment(d.Eth1), Pos: e.Pos, announce: d.Announce.Pos, doc: d,
+		Eth0: buildAttachment(d.Eth0), Eth1: buildAttachment(d.Eth1), Pos: e.Pos, announce: d.Announce.Pos, macs: macsOf(e.Name), doc: d,
 	}
 	if o := d.Announce.OSPF; o != nil {
 		g.OSPF = &OSPF{Area: string(o.Area.or("0.0.0.0")), Hello: o.Hello.or(defaultHello), Dead: o.Dead.or(defaultDead), BFD: o.BFD.V}
@@ -214,7 +234,7 @@ func buildRealServer(e *entry[GuestName, realServerDoc]) RealServer {
 	d := &e.Value
 	g := RealServer{
 		Name: e.Name, Blade: d.Blade.V, Image: string(d.Image.V), Memory: int64(d.Memory.or(defaultMemory)), CPUs: d.CPUs.or(1),
-		Eth0: buildAttachment(d.Eth0), Eth1: buildAttachment(d.Eth1), Pos: e.Pos, doc: d,
+		Eth0: buildAttachment(d.Eth0), Eth1: buildAttachment(d.Eth1), Pos: e.Pos, macs: macsOf(e.Name), doc: d,
 	}
 	if d.Serves != nil {
 		g.Serves = built(*d.Serves, func(s *entry[ServiceName, serveDoc]) Serve {

@@ -141,21 +141,22 @@ func (c *checker) identities() {
 		blade BladeName
 		id    uint32
 	}
-	collide := func(a, b GuestEntry, hint, what string) {
+	collide := func(a, b *GuestEntry, hint, what string) {
 		if comparePos(b.Pos, a.Pos) < 0 {
 			a, b = b, a
 		}
 		c.clash(b.Pos, a.Pos, "the other guest", hint, "guests %s and %s would have the same %s", a.Name, b.Name, what)
 	}
-	ports, macs, cids := map[port]GuestEntry{}, map[MAC]GuestEntry{}, map[cid]GuestEntry{}
-	for _, g := range c.f.Guests() {
+	guests := c.f.Guests()
+	ports, macs, cids := make(map[port]*GuestEntry, len(guests)), make(map[MAC]*GuestEntry, 2*len(guests)), map[cid]*GuestEntry{}
+	for i := range guests {
+		g := &guests[i]
 		name := port{g.Blade, PortName(g.Name, "eth0")}
 		if o, ok := ports[name]; ok && o.Name != g.Name {
 			collide(o, g, "rename one of them: a long name is cut to six letters and a digest", "port, "+name.name)
 		}
 		ports[name] = g
-		for _, iface := range interfaceNames {
-			mac := MACOf(g.Name, iface)
+		for _, mac := range g.macs {
 			if o, ok := macs[mac]; ok && o.Name != g.Name {
 				collide(o, g, "rename one of them: a MAC is derived from the name", "MAC, "+mac.String())
 			}

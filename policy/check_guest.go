@@ -6,50 +6,62 @@ import (
 	"time"
 )
 
-// holder is who has an address.
+// holder is who has an address: a guest's interface, or a router of a network.
 type holder struct {
-	what string
-	pos  Pos
+	guest   GuestName
+	iface   string
+	network NetworkName
+	pos     Pos
+}
+
+// String names the holder.
+func (h holder) String() string {
+	if h.guest == "" {
+		return "a router of network " + string(h.network)
+	}
+	return string(h.guest) + " " + h.iface
+}
+
+// owned turns `www-l1 eth0` into `that of www-l1 eth0`.
+func (h holder) owned() string {
+	if h.guest == "" {
+		return h.String()
+	}
+	return "that of " + h.String()
 }
 
 // addresses gives every address of a router or guest its holder and reports one that has two.
 func (c *checker) addresses() {
-	c.held = make(map[netip.Addr]holder, len(c.f.index.addresses))
-	take := func(a at[netip.Addr], what string) {
-		if o, ok := c.held[a.V]; ok {
-			c.taken(a, what, o)
+	guests := c.f.Guests()
+	c.held = make(map[netip.Addr]holder, 4*len(guests))
+	take := func(a netip.Addr, h holder) {
+		if o, ok := c.held[a]; ok {
+			c.taken(a, h, o)
 			return
 		}
-		c.held[a.V] = holder{what, a.Pos}
+		c.held[a] = h
 	}
 	for i := range c.f.Networks {
 		n := &c.f.Networks[i]
 		for _, r := range n.doc.Routers {
-			take(r, "a router of network "+string(n.Name))
+			take(r.V, holder{network: n.Name, pos: r.Pos})
 		}
 	}
-	for _, g := range c.f.Guests() {
-		for i, x := range []Attachment{g.Eth0, g.Eth1} {
-			for _, a := range x.doc.Addresses {
-				take(a, string(g.Name)+" "+interfaceNames[i])
+	for i := range guests {
+		g := &guests[i]
+		for i, x := range []*interfaceDoc{g.Eth0.doc, g.Eth1.doc} {
+			for _, a := range x.Addresses {
+				take(a.V, holder{guest: g.Name, iface: interfaceNames[i], pos: a.Pos})
 			}
 		}
 	}
 }
 
-func (c *checker) taken(a at[netip.Addr], what string, o holder) {
-	if comparePos(a.Pos, o.pos) < 0 {
-		a.Pos, what, o = o.pos, o.what, holder{what, a.Pos}
+func (c *checker) taken(a netip.Addr, h, o holder) {
+	if comparePos(h.pos, o.pos) < 0 {
+		h, o = o, h
 	}
-	c.clash(a.Pos, o.pos, o.what, "an address has one holder in the whole fleet", "%s: address %s is already %s", what, a.V, owned(o.what))
-}
-
-// owned turns `www-l1 eth0` into `that of www-l1 eth0`.
-func owned(what string) string {
-	if len(what) > 2 && what[:2] == "a " {
-		return what
-	}
-	return "that of " + what
+	c.clash(h.pos, o.pos, o.String(), "an address has one holder in the whole fleet", "%s: address %s is already %s", h, a, o.owned())
 }
 
 // attachment checks one interface of a guest: the network's role, its zone and site, and the addresses.

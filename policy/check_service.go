@@ -48,7 +48,7 @@ func (c *checker) vip(of string, v at[netip.Addr], subnets subnetIndex) {
 		return
 	}
 	if h, ok := c.held[v.V]; ok {
-		c.clash(v.Pos, h.pos, h.what, "a VIP lies outside every network and is announced", "%s: VIP %s is already %s", of, v.V, owned(h.what))
+		c.clash(v.Pos, h.pos, h.String(), "a VIP lies outside every network and is announced", "%s: VIP %s is already %s", of, v.V, h.owned())
 		return
 	}
 	if s, ok := subnets.find(v.V); ok {

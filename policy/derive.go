@@ -2,78 +2,52 @@ package policy
 
 import (
 	"cmp"
-	"fmt"
 	"net/netip"
 	"slices"
 )
 
 // Derive works out the whole wanted state of one blade. It is pure: the same fleet gives the same bytes. The only error
-// is an unknown blade. Of a fleet that did not pass Check it derives what can be told, for which nobody vouches.
-func Derive(f *Fleet, name BladeName) (Blade, error) {
-	entry := f.Blade(name)
-	if entry == nil {
-		return Blade{}, fmt.Errorf("derive blade %s: not in the policy", name)
-	}
-	d := &deriver{f: f, blade: entry}
-	d.zone()
-	b := Blade{
-		Name: entry.Name, Site: entry.Site, Zone: entry.Zone, Trunk: entry.Trunk, Management: entry.Management,
-		Segments: d.segments(), Peers: d.peers(), Services: d.filterServices(),
-		GuestAddresses: slices.Clone(f.index.addresses),
-	}
-	b.Guests = d.guests()
-	b.Rules = d.rules(f.Rules, true)
-	b.Hosts = d.rules(f.Hosts, false)
-	return b, nil
-}
+// is an unknown blade. Of a fleet that did not pass Check it derives what can be told, for which nobody vouches. Who derives
+// one blade again and again uses a Deriver.
+func Derive(f *Fleet, name BladeName) (Blade, error) { return NewDeriver(name).Derive(f) }
 
 // deriver holds what the parts of one derivation share.
 type deriver struct {
-	f           *Fleet
-	blade       *BladeEntry
-	directors   []*Director     // of the zone, by name
-	realServers []*RealServer   // of the zone, by name
-	services    []*ServiceEntry // of the zone, by name
-	serves      map[GuestName][]ServiceName
-}
-
-// zone gathers what belongs to the blade's zone. Guests belong to the zone of their blade.
-func (d *deriver) zone() {
-	d.serves = map[GuestName][]ServiceName{}
-	for i := range d.f.Directors {
-		if g := &d.f.Directors[i]; d.inZone(g.Blade) {
-			d.directors = append(d.directors, g)
-		}
-	}
-	for i := range d.f.RealServers {
-		g := &d.f.RealServers[i]
-		if !d.inZone(g.Blade) {
-			continue
-		}
-		d.realServers = append(d.realServers, g)
-		for _, s := range g.Serves {
-			d.serves[g.Name] = append(d.serves[g.Name], s.Service)
-		}
-	}
-	for i := range d.f.Services {
-		s := &d.f.Services[i]
-		if s.Zone != d.blade.Zone {
-			continue
-		}
-		d.services = append(d.services, s)
-		if s.Sorry != "" {
-			d.serves[s.Sorry] = append(d.serves[s.Sorry], s.Name)
-		}
-	}
-	for g, list := range d.serves {
-		slices.Sort(list)
-		d.serves[g] = slices.Compact(list)
-	}
+	f     *Fleet
+	blade *BladeEntry
 }
 
 func (d *deriver) inZone(name BladeName) bool {
 	b := d.f.index.blades[name]
 	return b != nil && b.Zone == d.blade.Zone
+}
+
+// zoneServices lists the services of the blade's zone, by name.
+func (d *deriver) zoneServices() []*ServiceEntry {
+	var out []*ServiceEntry
+	for i := range d.f.Services {
+		if s := &d.f.Services[i]; s.Zone == d.blade.Zone {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// serves lists what a guest answers for, as a sorry server too, by name.
+func (d *deriver) serves(name GuestName) []ServiceName {
+	var out []ServiceName
+	if g := d.f.RealServer(name); g != nil {
+		for _, s := range g.Serves {
+			out = append(out, s.Service)
+		}
+	}
+	for _, s := range d.f.index.sorry[name] {
+		if d.f.Service(s).Zone == d.blade.Zone {
+			out = append(out, s)
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
 }
 
 func (d *deriver) segments() []Segment {
@@ -91,26 +65,14 @@ func (d *deriver) segments() []Segment {
 	return out
 }
 
-// peers lists every guest interface of the zone, by guest, then interface.
-func (d *deriver) peers() []Peer {
-	out := make([]Peer, 0, 2*(len(d.directors)+len(d.realServers)))
-	for _, g := range d.directors {
-		out = d.peer(out, g.guest())
-	}
-	for _, g := range d.realServers {
-		out = d.peer(out, g.guest())
-	}
-	slices.SortStableFunc(out, func(a, b Peer) int { return cmp.Compare(a.Guest, b.Guest) })
-	return out
-}
-
-func (d *deriver) peer(out []Peer, g GuestEntry) []Peer {
-	site := d.siteOf(g.Blade)
+// peers are a guest's two interfaces.
+func (d *deriver) peers(g GuestEntry) []Peer {
+	var out []Peer
+	site, serves := d.siteOf(g.Blade), d.serves(g.Name)
 	for i, a := range []Attachment{g.Eth0, g.Eth1} {
-		iface := interfaceNames[i]
 		out = append(out, Peer{
-			Guest: g.Name, Role: g.Role, Blade: g.Blade, Site: site, Interface: iface, Network: a.Network, MAC: MACOf(g.Name, iface),
-			Addresses: sortedAddrs(a.Addresses), Serves: slices.Clone(d.serves[g.Name]),
+			Guest: g.Name, Role: g.Role, Blade: g.Blade, Site: site, Interface: interfaceNames[i], Network: a.Network, MAC: g.macs[i],
+			Addresses: sortedAddrs(a.Addresses), Serves: slices.Clone(serves),
 		})
 	}
 	return out
@@ -118,23 +80,20 @@ func (d *deriver) peer(out []Peer, g GuestEntry) []Peer {
 
 var interfaceNames = [2]string{"eth0", "eth1"}
 
-func (d *deriver) filterServices() []Service {
-	out := make([]Service, 0, len(d.services))
-	for _, s := range d.services {
-		var names []GuestName
-		for _, g := range d.f.index.servers[s.Name] {
-			names = append(names, g.Name)
-		}
-		if s.Sorry != "" {
-			names = append(names, s.Sorry)
-		}
-		slices.Sort(names)
-		out = append(out, Service{
-			Name: s.Name, VIPs: sortedAddrs(s.VIPs), Ports: sortedPorts(s.Ports), Clients: slices.Clone(s.Clients),
-			Servers: slices.Compact(names), Checks: probes(s), Pos: s.Pos,
-		})
+// service is what the filter knows of a service.
+func (d *deriver) service(s *ServiceEntry) Service {
+	var names []GuestName
+	for _, g := range d.f.index.servers[s.Name] {
+		names = append(names, g.Name)
 	}
-	return out
+	if s.Sorry != "" {
+		names = append(names, s.Sorry)
+	}
+	slices.Sort(names)
+	return Service{
+		Name: s.Name, VIPs: sortedAddrs(s.VIPs), Ports: sortedPorts(s.Ports), Clients: slices.Clone(s.Clients),
+		Servers: slices.Compact(names), Checks: probes(s), Pos: s.Pos,
+	}
 }
 
 // probes lists what directors probe at a service's real servers. A name server that also serves TCP is asked again there when
@@ -195,41 +154,25 @@ func comparePorts(a, b PortRange) int {
 	return cmp.Or(cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.First, b.First), cmp.Compare(a.Last, b.Last))
 }
 
-// guests lists the blade's own guests, by name.
-func (d *deriver) guests() []Guest {
-	out := []Guest{}
-	for _, g := range d.directors {
-		if g.Blade == d.blade.Name {
-			out = append(out, d.director(g))
-		}
-	}
-	for _, g := range d.realServers {
-		if g.Blade == d.blade.Name {
-			out = append(out, d.realServer(g))
-		}
-	}
-	slices.SortStableFunc(out, func(a, b Guest) int { return cmp.Compare(a.Name, b.Name) })
-	return out
-}
-
-func (d *deriver) director(g *Director) Guest {
-	balancer := d.balancer(g)
+// director is one of the blade's own, with the balancer of its blade.
+func (d *deriver) director(g *Director, b *balancing) Guest {
 	var serves []ServiceName
-	for _, s := range d.services {
+	for _, s := range d.zoneServices() {
 		serves = append(serves, s.Name)
 	}
 	return Guest{
 		Name: g.Name, Role: RoleDirector, Driver: DriverKVM, Image: g.Image, Memory: g.Memory, CPUs: g.CPUs, CID: CIDOf(g.Name),
 		Ports:  d.ports(g.guest(), DriverKVM),
-		Inside: d.inside(g.guest(), serves, directorSysctls()), Balancer: &balancer, Pos: g.Pos,
+		Inside: d.inside(g.guest(), serves, directorSysctls()), Balancer: b.balancer(d.announce(g)), Pos: g.Pos,
 	}
 }
 
 func (d *deriver) realServer(g *RealServer) Guest {
+	serves := d.serves(g.Name)
 	return Guest{
 		Name: g.Name, Role: RoleRealServer, Driver: DriverLXC, Image: g.Image, Memory: g.Memory, CPUs: g.CPUs,
-		Ports: d.ports(g.guest(), DriverLXC), Serves: slices.Clone(d.serves[g.Name]),
-		Inside: d.inside(g.guest(), d.serves[g.Name], insideSysctls()), Pos: g.Pos,
+		Ports: d.ports(g.guest(), DriverLXC), Serves: serves,
+		Inside: d.inside(g.guest(), serves, insideSysctls()), Pos: g.Pos,
 	}
 }
 
@@ -239,7 +182,7 @@ func (d *deriver) ports(g GuestEntry, driver Driver) []Port {
 		n, iface := d.network(a), interfaceNames[i]
 		out = append(out, Port{
 			Name: PortName(g.Name, iface), Guest: g.Name, Role: g.Role, Driver: driver, Interface: iface, Network: a.Network, VLAN: n.VLAN,
-			Bridge: BridgeName(n.VLAN), MAC: MACOf(g.Name, iface), Addresses: sortedAddrs(a.Addresses),
+			Bridge: BridgeName(n.VLAN), MAC: g.macs[i], Addresses: sortedAddrs(a.Addresses),
 		})
 	}
 	return out
@@ -250,7 +193,7 @@ func (d *deriver) inside(g GuestEntry, services []ServiceName, sysctls []Sysctl)
 	in := Inside{Hostname: string(g.Name), VIPs: d.vips(services), Sysctls: sysctls}
 	for i, a := range []Attachment{g.Eth0, g.Eth1} {
 		n := d.network(a)
-		x := Interface{Name: interfaceNames[i], MAC: MACOf(g.Name, interfaceNames[i])}
+		x := Interface{Name: interfaceNames[i], MAC: g.macs[i]}
 		for _, addr := range sortedAddrs(a.Addresses) {
 			if p, ok := n.prefixOf(addr); ok {
 				x.Addresses = append(x.Addresses, p)

@@ -12,43 +12,95 @@ import (
 // sorryWeight is a sorry server's weight once it is used: it is alone then, and any weight but 0 means the same.
 const sorryWeight = 100
 
-// balancer is what runs in one director: the services of its zone, the checks they need, and how it announces their VIPs.
-func (d *deriver) balancer(g *Director) Balancer {
-	b := Balancer{Services: []VirtualService{}, Checks: []Check{}, Announce: d.announce(g), Sysctls: d.ipvsSysctls()}
-	seen := map[string]bool{}
-	for _, s := range d.services {
-		for _, vip := range s.VIPs {
-			d.virtualServices(&b, s, vip, seen)
-		}
-	}
-	slices.SortFunc(b.Services, func(x, y VirtualService) int {
-		return cmp.Or(x.VIP.Compare(y.VIP), cmp.Compare(x.Protocol, y.Protocol), cmp.Compare(x.Port, y.Port))
-	})
-	slices.SortFunc(b.Checks, func(x, y Check) int { return cmp.Compare(x.ID, y.ID) })
-	return b
+// balancing is what every director of a blade does for one service after another, kept up as services change.
+type balancing struct {
+	services []VirtualService // by address, protocol, port
+	checks   []Check          // by ID
+	sysctls  []Sysctl
+	parts    map[ServiceName]balanced
+	asked    map[string]int // how many services need a check, by its ID
 }
 
-// virtualServices adds one IPVS service for each port of a VIP, and the checks of its destinations.
-func (d *deriver) virtualServices(b *Balancer, s *ServiceEntry, vip netip.Addr, seen map[string]bool) {
-	destinations, checks := d.destinations(s, vip.Is4())
-	for _, c := range checks {
-		if !seen[c.ID] {
-			seen[c.ID] = true
-			b.Checks = append(b.Checks, c)
+// balanced is one service's part in it.
+type balanced struct {
+	services []VirtualService // by address, protocol, port
+	checks   []Check          // by ID, each once
+}
+
+func compareVirtual(x, y VirtualService) int {
+	return cmp.Or(x.VIP.Compare(y.VIP), cmp.Compare(x.Protocol, y.Protocol), cmp.Compare(x.Port, y.Port))
+}
+
+func compareCheck(x, y Check) int { return cmp.Compare(x.ID, y.ID) }
+
+func sameCheck(x, y Check) bool { return x.ID == y.ID }
+
+// balancer is what runs in one director.
+func (b *balancing) balancer(a Announce) *Balancer {
+	return &Balancer{Services: b.services, Checks: b.checks, Announce: a, Sysctls: b.sysctls}
+}
+
+// update brings services, by name, up to what the fleet says of them; one that is not the zone's any more leaves.
+func (b *balancing) update(d *deriver, names []ServiceName) {
+	var gone, fresh []VirtualService
+	var goneChecks, freshChecks []Check
+	for _, name := range names {
+		old := b.parts[name]
+		var now balanced
+		if s := d.f.Service(name); s != nil && s.Zone == d.blade.Zone {
+			now = d.balanced(s)
+			b.parts[name] = now
+		} else {
+			delete(b.parts, name)
 		}
+		gone, fresh = append(gone, old.services...), append(fresh, now.services...)
+		goneChecks, freshChecks = append(goneChecks, old.checks...), append(freshChecks, now.checks...)
 	}
-	for _, r := range sortedPorts(s.Ports) {
-		for port := int(r.First); port <= int(r.Last); port++ {
-			at := slices.Clone(destinations)
-			for i := range at {
-				at[i].Port = uint16(port)
+	for _, c := range goneChecks {
+		b.asked[c.ID]--
+	}
+	for _, c := range freshChecks {
+		b.asked[c.ID]++
+	}
+	// A check that another service still needs stays.
+	goneChecks = slices.DeleteFunc(goneChecks, func(c Check) bool { return b.asked[c.ID] > 0 })
+	for _, c := range goneChecks {
+		delete(b.asked, c.ID)
+	}
+	slices.SortFunc(gone, compareVirtual)
+	slices.SortFunc(fresh, compareVirtual)
+	b.services = patch(b.services, gone, fresh, itself, compareVirtual)
+	slices.SortFunc(freshChecks, compareCheck)
+	freshChecks = slices.CompactFunc(freshChecks, sameCheck)
+	goneChecks = append(goneChecks, freshChecks...)
+	slices.SortFunc(goneChecks, compareCheck)
+	b.checks = patch(b.checks, goneChecks, freshChecks, itself, compareCheck)
+	b.sysctls = d.ipvsSysctls()
+}
+
+// balanced makes one IPVS service for each port of each VIP, and the checks of their destinations.
+func (d *deriver) balanced(s *ServiceEntry) balanced {
+	var out balanced
+	for _, vip := range s.VIPs {
+		destinations, checks := d.destinations(s, vip.Is4())
+		out.checks = append(out.checks, checks...)
+		for _, r := range sortedPorts(s.Ports) {
+			for port := int(r.First); port <= int(r.Last); port++ {
+				at := slices.Clone(destinations)
+				for i := range at {
+					at[i].Port = uint16(port)
+				}
+				out.services = append(out.services, VirtualService{
+					Service: s.Name, VIP: vip, Protocol: r.Protocol, Port: uint16(port), Scheduler: s.Scheduler, Flags: schedulerFlags(s),
+					Persistence: s.Persistence, Mode: string(s.Mode), Quorum: s.Up, Hysteresis: s.Hysteresis, Destinations: at,
+				})
 			}
-			b.Services = append(b.Services, VirtualService{
-				Service: s.Name, VIP: vip, Protocol: r.Protocol, Port: uint16(port), Scheduler: s.Scheduler, Flags: schedulerFlags(s),
-				Persistence: s.Persistence, Mode: string(s.Mode), Quorum: s.Up, Hysteresis: s.Hysteresis, Destinations: at,
-			})
 		}
 	}
+	slices.SortFunc(out.services, compareVirtual)
+	slices.SortFunc(out.checks, compareCheck)
+	out.checks = slices.CompactFunc(out.checks, sameCheck)
+	return out
 }
 
 // schedulerFlags make a table that every director fills the same way and that serves what a lost server leaves behind.
@@ -123,7 +175,7 @@ func (c *CheckEntry) at(guest GuestName, a netip.Addr) Check {
 // sloppy_tcp lets a director take over a connection that it never saw begin: only a survive service wants that.
 func (d *deriver) ipvsSysctls() []Sysctl {
 	sloppy := "0"
-	if slices.ContainsFunc(d.services, func(s *ServiceEntry) bool { return s.Mode == ModeSurvive }) {
+	if slices.ContainsFunc(d.zoneServices(), func(s *ServiceEntry) bool { return s.Mode == ModeSurvive }) {
 		sloppy = "1"
 	}
 	return []Sysctl{

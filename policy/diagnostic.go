@@ -6,6 +6,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"sync"
 )
 
 // Severity says whether a diagnostic stands in the way.
@@ -139,7 +140,8 @@ type sources map[string]*source
 
 type source struct {
 	text  string
-	lines []int // offset of each line's first byte, made when first asked for
+	split sync.Once // fleets that share a file may be asked at the same time
+	lines []int     // offset of each line's first byte, made when first asked for
 }
 
 // Bounds of what a diagnostic carries of its source line, in bytes: the whole line, else the part around its place, else nothing.
@@ -154,14 +156,14 @@ func (s sources) line(p Pos) (text string, caret int) {
 	if src == nil || p.Line < 1 {
 		return "", 0
 	}
-	if src.lines == nil {
+	src.split.Do(func() {
 		src.lines = []int{0}
 		for i := 0; i < len(src.text); i++ {
 			if src.text[i] == '\n' {
 				src.lines = append(src.lines, i+1)
 			}
 		}
-	}
+	})
 	if p.Line > len(src.lines) {
 		return "", 0
 	}

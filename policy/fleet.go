@@ -140,7 +140,8 @@ type Director struct {
 	Pos      Pos
 	announce Pos
 
-	doc *directorDoc
+	macs [2]MAC
+	doc  *directorDoc
 }
 
 // Serve is one service that a real server answers for.
@@ -162,7 +163,8 @@ type RealServer struct {
 	Eth1   Attachment
 	Pos    Pos
 
-	doc *realServerDoc
+	macs [2]MAC // of eth0 and eth1
+	doc  *realServerDoc
 }
 
 // Selector says who, at one end of a rule. Exactly one of its fields is set.

@@ -30,6 +30,10 @@ func MACOf(guest GuestName, iface string) MAC {
 	return MAC{0x02, sum[0], sum[1], sum[2], sum[3], sum[4]}
 }
 
+func macsOf(guest GuestName) [2]MAC {
+	return [2]MAC{MACOf(guest, interfaceNames[0]), MACOf(guest, interfaceNames[1])}
+}
+
 // The range of vsock context identifiers that guests get: far from the reserved ones (vsock(7)) and positive as an int32.
 const (
 	firstCID = 0x10000

@@ -15,8 +15,8 @@ type fleetIndex struct {
 	services    map[ServiceName]*ServiceEntry
 	directors   map[GuestName]*Director
 	realServers map[GuestName]*RealServer
-	servers     map[ServiceName][]server // sorted by guest
-	addresses   []netip.Addr             // of all guests, sorted
+	servers     map[ServiceName][]server    // sorted by guest
+	sorry       map[GuestName][]ServiceName // services that a guest is the sorry server of, sorted
 }
 
 // server is one real server's part in one service.
@@ -43,21 +43,20 @@ func makeIndex(f *Fleet) fleetIndex {
 		services:    byName(f.Services, func(s *ServiceEntry) ServiceName { return s.Name }),
 		directors:   byName(f.Directors, func(d *Director) GuestName { return d.Name }),
 		realServers: byName(f.RealServers, func(s *RealServer) GuestName { return s.Name }),
-		servers:     map[ServiceName][]server{},
+		servers:     make(map[ServiceName][]server, len(f.Services)),
+		sorry:       map[GuestName][]ServiceName{},
 	}
 	for i := range f.RealServers {
 		g := &f.RealServers[i]
 		for _, s := range g.Serves {
 			x.servers[s.Service] = append(x.servers[s.Service], server{g, s.Weight, s.Pos})
 		}
-		x.addresses = append(append(x.addresses, g.Eth0.Addresses...), g.Eth1.Addresses...)
 	}
-	for i := range f.Directors {
-		g := &f.Directors[i]
-		x.addresses = append(append(x.addresses, g.Eth0.Addresses...), g.Eth1.Addresses...)
+	for i := range f.Services {
+		if s := &f.Services[i]; s.Sorry != "" {
+			x.sorry[s.Sorry] = append(x.sorry[s.Sorry], s.Name)
+		}
 	}
-	slices.SortFunc(x.addresses, netip.Addr.Compare)
-	x.addresses = slices.Compact(x.addresses)
 	return x
 }
 
@@ -84,6 +83,13 @@ type GuestEntry struct {
 	Eth0  Attachment
 	Eth1  Attachment
 	Pos   Pos
+
+	macs [2]MAC // of eth0 and eth1
+}
+
+// addresses lists the guest's addresses on both interfaces.
+func (g *GuestEntry) addresses() []netip.Addr {
+	return slices.Concat(g.Eth0.Addresses, g.Eth1.Addresses)
 }
 
 // Guest returns what a guest of that name has in common with all guests.
@@ -99,23 +105,22 @@ func (f *Fleet) Guest(name GuestName) (GuestEntry, bool) {
 
 // Guests returns every guest of the fleet, sorted by name.
 func (f *Fleet) Guests() []GuestEntry {
-	out := make([]GuestEntry, 0, len(f.Directors)+len(f.RealServers))
+	directors, servers := make([]GuestEntry, len(f.Directors)), make([]GuestEntry, len(f.RealServers))
 	for i := range f.Directors {
-		out = append(out, f.Directors[i].guest())
+		directors[i] = f.Directors[i].guest()
 	}
 	for i := range f.RealServers {
-		out = append(out, f.RealServers[i].guest())
+		servers[i] = f.RealServers[i].guest()
 	}
-	slices.SortStableFunc(out, func(a, b GuestEntry) int { return cmp.Compare(a.Name, b.Name) })
-	return out
+	return mergeTwo(directors, servers, func(a, b GuestEntry) int { return cmp.Compare(a.Name, b.Name) })
 }
 
 func (d *Director) guest() GuestEntry {
-	return GuestEntry{Name: d.Name, Role: RoleDirector, Blade: d.Blade, Eth0: d.Eth0, Eth1: d.Eth1, Pos: d.Pos}
+	return GuestEntry{Name: d.Name, Role: RoleDirector, Blade: d.Blade, Eth0: d.Eth0, Eth1: d.Eth1, Pos: d.Pos, macs: d.macs}
 }
 
 func (s *RealServer) guest() GuestEntry {
-	return GuestEntry{Name: s.Name, Role: RoleRealServer, Blade: s.Blade, Eth0: s.Eth0, Eth1: s.Eth1, Pos: s.Pos}
+	return GuestEntry{Name: s.Name, Role: RoleRealServer, Blade: s.Blade, Eth0: s.Eth0, Eth1: s.Eth1, Pos: s.Pos, macs: s.macs}
 }
 
 // at reports whether the network is carried to a site.

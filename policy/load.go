@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
-	"slices"
 	"strings"
 
 	"github.com/bladenet/bladenet/policy/yaml"
@@ -79,52 +78,15 @@ func readBounded(name string) ([]byte, error) {
 	return data, nil
 }
 
-// Load parses and checks. The fleet is unusable, and may be nil, when the diagnostics have errors.
-func Load(files []File) (*Fleet, Diagnostics) {
-	f, ds, whole := parse(files)
-	if whole {
-		ds = sortDiagnostics(append(ds, f.Check()...))
-	}
-	return f, ds
-}
+// Load parses and checks. The fleet is unusable, and may be nil, when the diagnostics have errors. Who loads the same policy
+// again and again uses a Loader.
+func Load(files []File) (*Fleet, Diagnostics) { return new(Loader).Load(files) }
 
 // Parse reads the files, in name order whatever order they come in, and reports every mistake of syntax, keys and types. What
 // the entries say of each other is left to Fleet.Check.
 func Parse(files []File) (*Fleet, Diagnostics) {
-	f, ds, _ := parse(files)
+	f, ds, _ := new(Loader).parse(files)
 	return f, ds
-}
-
-// parse also says whether every entry is there, even if in parts, so that references can be judged.
-func parse(files []File) (f *Fleet, ds Diagnostics, whole bool) {
-	files = slices.Clone(files)
-	slices.SortStableFunc(files, func(a, b File) int { return strings.Compare(a.Name, b.Name) })
-	r := &reporter{sources: sources{}}
-	d := &decoder{reporter: r, shapes: map[reflect.Type]*shape{}}
-	var doc document
-	whole = true
-	total, nodes := 0, mostNodes
-	for _, file := range files {
-		total += len(file.Data)
-		if len(file.Data) > mostFileBytes || total > mostBytes {
-			r.errorf(Pos{File: file.Name, Line: 1, Col: 1}, "", "a file above %d bytes, or a policy above %d", mostFileBytes, mostBytes)
-			whole = false
-			break
-		}
-		text := string(file.Data)
-		r.sources[file.Name] = &source{text: text}
-		tree, errs := yaml.Parse(text, yaml.Options{Nodes: nodes})
-		for _, e := range errs {
-			r.errorf(Pos{File: file.Name, Line: e.Line, Col: e.Col}, e.Hint, "%s", e.Message)
-		}
-		nodes -= tree.Nodes
-		whole = whole && len(errs) == 0
-		d.file = file.Name
-		for _, root := range tree.Documents {
-			whole = d.document(root, &doc) && whole
-		}
-	}
-	return build(&doc, r), r.done(), whole && !r.full()
 }
 
 // document decodes one document and reports whether no section of it is lost.

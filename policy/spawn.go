@@ -222,8 +222,10 @@ func (a *allocator) addresses(n *Network) ([]netip.Addr, error) {
 // taken is every address that the policy gives to somebody.
 func (a *allocator) taken() map[netip.Addr]bool {
 	taken := map[netip.Addr]bool{}
-	for _, x := range a.f.index.addresses {
-		taken[x] = true
+	for _, g := range a.f.Guests() {
+		for _, x := range g.addresses() {
+			taken[x] = true
+		}
 	}
 	for i := range a.f.Networks {
 		for _, x := range a.f.Networks[i].Routers {
