@@ -3,6 +3,7 @@ package filter
 import (
 	"cmp"
 	"slices"
+	"strings"
 
 	"github.com/bladenet/bladenet/policy"
 )
@@ -17,12 +18,13 @@ func Compile(b policy.Blade) Ruleset {
 	bridge.Chains = slices.Concat(
 		denyChains(BridgeReasons()),
 		guardChains(),
+		[]Chain{admitChain()},
 		c.ruleChains(),
 		vipChains(),
 		forwardChains(),
 		localChains(),
 	)
-	bridge.Sets = slices.Concat(c.finishSets(), hitSets(BridgeReasons()))
+	bridge.Sets = slices.Concat(c.finishSets(), hitSets(BridgeReasons()), meterSets())
 	slices.SortFunc(bridge.Sets, func(a, b Set) int { return cmp.Compare(a.Name, b.Name) })
 	return Ruleset{Tables: []Table{bridge, hostTable(b)}}
 }
@@ -97,13 +99,24 @@ func counters(reasons []Reason) []string {
 }
 
 func denyChain(r Reason) string { return "deny-" + string(r) }
-func hitSet(r Reason) string    { return "hit-" + string(r) }
+func hitSet(r Reason) string    { return hitPrefix + string(r) }
+
+const hitPrefix = "hit-"
+
+// HitReason says for which reason a set counts drops by port, if it is one that does.
+func HitReason(set string) (Reason, bool) {
+	r, ok := strings.CutPrefix(set, hitPrefix)
+	return Reason(r), ok
+}
+
+// maxPorts is the size of sets that rules fill with a blade's ports.
+const maxPorts = 4096
 
 // hitSets count drops per port. They fill themselves, so that no guest costs elements for reasons it never meets.
 func hitSets(reasons []Reason) []Set {
 	var out []Set
 	for _, r := range reasons {
-		out = append(out, Set{Name: hitSet(r), Key: []Field{InPort}, Dynamic: true, Size: 4096})
+		out = append(out, Set{Name: hitSet(r), Key: []Field{InPort}, Dynamic: true, Size: maxPorts})
 	}
 	return out
 }

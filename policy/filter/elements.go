@@ -65,7 +65,7 @@ func (c *compiler) addRole(port, chain string) {
 }
 
 func (c *compiler) addPort(p policy.Port) {
-	name := ifname(p.Name)
+	name, link := ifname(p.Name), ifname(c.segments[p.Network].Link)
 	c.add(setNamed, name)
 	c.add(setPorts, name)
 	c.add(setMACs, name, mac(p.MAC))
@@ -73,10 +73,13 @@ func (c *compiler) addPort(p policy.Port) {
 	c.addNetwork(p.Name, c.segments[p.Network])
 	for _, a := range append(slices.Clone(p.Addresses), policy.LinkLocal(p.MAC)) {
 		c.add(familyOf(a).set(kindOwn), name, mac(p.MAC), addr(a))
+		c.add(familyOf(a).set(kindLocal), link, addr(a))
 		if a.Is6() {
 			c.add(setNDTargets, name, addr(a))
+			c.add(setNDLocal, link, addr(a))
 		}
 	}
+	c.add(setLocalMACs, mac(p.MAC))
 	for _, option := range []byte{1, 2} { // source and target link-layer address (RFC 4861, section 4.6.1)
 		c.add(setNDOptions, name, append([]byte{option, 1}, p.MAC[:]...))
 	}
@@ -105,7 +108,19 @@ func (c *compiler) fillVIPs() {
 		}
 	}
 	for _, p := range c.directors {
-		c.add(setDirectors, mac(p.MAC))
+		c.addDirector(p)
+	}
+}
+
+// addDirector pins a director's MAC to its port, or to the VLAN link when it is on another blade: what has the MAC and comes from
+// elsewhere is not the director's.
+func (c *compiler) addDirector(p policy.Peer) {
+	at := c.segments[p.Network].Link
+	if p.Blade == c.b.Name {
+		at = policy.PortName(p.Guest, p.Interface)
+	}
+	if at != "" {
+		c.add(setDirectors, ifname(at), mac(p.MAC))
 	}
 }
 

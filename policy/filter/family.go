@@ -12,6 +12,7 @@ type family struct {
 	src, dst  Field
 	proto     Field // the IP header's own, so that extension headers never pass for a transport
 	icmp      byte
+	groups    []byte  // the leading bits of addresses that are nobody's own: multicast, in IPv4 all from 224.0.0.0 on
 	quote     []Field // of an ICMP error: to whom it goes, and what it quotes
 	echo      byte
 	version   byte // NFPROTO_*
@@ -21,11 +22,13 @@ type family struct {
 var (
 	ipv4 = family{
 		suffix: "4", etherType: 0x0800, src: IPv4Source, dst: IPv4Destination, proto: IPv4Protocol, icmp: protoICMP, echo: 8, version: 2,
-		quote: []Field{IPv4Destination, QuotedSource4, QuotedProtocol4, QuotedPort4},
+		groups: []byte{0xe0, 0, 0, 0},
+		quote:  []Field{IPv4Destination, QuotedSource4, QuotedProtocol4, QuotedPort4},
 	}
 	ipv6 = family{
 		suffix: "6", etherType: 0x86dd, src: IPv6Source, dst: IPv6Destination, proto: IPv6Next, icmp: protoICMPv6, echo: 128, version: 10,
-		quote: []Field{IPv6Destination, QuotedSource6, QuotedProtocol6, QuotedPort6},
+		groups: []byte{0: 0xff, 15: 0},
+		quote:  []Field{IPv6Destination, QuotedSource6, QuotedProtocol6, QuotedPort6},
 	}
 )
 

@@ -25,7 +25,7 @@ func forward() []Rule {
 		rules = append(
 			rules,
 			f.whole(in(f.set(kindIn), toPort...), notIn(f.set(kindGuests), f.src), accept()),
-			f.whole(in(f.set(kindServer), toPort...), in(setDirectors, EtherSource), accept()),
+			f.whole(in(f.set(kindServer), toPort...), in(setDirectors, InPort, EtherSource), accept()),
 			f.rule(in(f.set(kindOut), InPort, f.src, f.proto, SourcePort), follow("vip-reply"+f.suffix)),
 			f.rule(in(f.set(kindHop), InPort, EtherSource, EtherDestination, f.dst), follow("dr-out"+f.suffix)),
 		)
@@ -51,9 +51,10 @@ func judge() []Rule {
 	for _, t := range []byte{ndSolicit, ndAdvertise, ndRouter} {
 		rules = append(rules, icmp6(is(ICMPType, number(t)), accept()))
 	}
-	rules = append(rules, rule(jump("routing")), rule(masked(EtherDestination, groupBit, groupBit), deny(Multicast)))
+	rules = append(rules, rule(jump("routing")), toGroup(deny(Multicast)))
 	for _, f := range families() {
 		version := is(EtherType, etherType(f.etherType))
+		rules = append(rules, rule(version, masked(f.dst, f.groups, f.groups), deny(Multicast)))
 		rules = append(rules, rule(version, in(setPorts, OutPort), notIn(f.set(kindOwn), OutPort, EtherDestination, f.dst), deny(Misdirected)))
 	}
 	rules = append(
@@ -62,9 +63,14 @@ func judge() []Rule {
 		rule(anyState(stateInvalid), deny(BadState)),
 	)
 	for _, f := range families() {
-		rules = append(rules, f.rule(in(f.set(kindDerived), f.src, f.dst, f.proto, DestinationPort), accept()))
+		rules = append(rules, f.rule(in(f.set(kindDerived), f.src, f.dst, f.proto, DestinationPort), follow(chainAdmit)))
 	}
 	return append(rules, rule(jump(RulesChain)), rule(deny(NoRule)))
+}
+
+// toGroup matches frames for more than one receiver.
+func toGroup(more ...Statement) Rule {
+	return rule(append([]Statement{masked(EtherDestination, groupBit, groupBit)}, more...)...)
 }
 
 func anyState(bits uint32) Match { return Match{Field: ConnState, Value: states(bits)} }

@@ -94,7 +94,7 @@ func (ip IP) appendIPv6(out []byte, mark uint32) []byte {
 		payload, next = append(fragment, payload...), protoFrag
 	}
 	if ip.Options {
-		payload, next = append([]byte{next, 0, 1, 4, 0, 0, 0, 0}, payload...), 0 // hop-by-hop, one padding option
+		payload, next = append([]byte{next, 0, 1, 4, 0, 0, 0, 0}, payload...), ip.Extension // hop-by-hop and destination: one padding option
 	}
 	header := make([]byte, 40)
 	binary.BigEndian.PutUint32(header, 6<<28|mark&0xffff)

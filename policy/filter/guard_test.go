@@ -16,7 +16,7 @@ func TestNoAcceptAboveAGuard(t *testing.T) {
 	f := nantes(t)
 	for _, b := range f.Blades {
 		table := Compile(blade(t, f, b.Name)).Tables[0]
-		if bad := acceptsAboveGuards(table); len(bad) > 0 {
+		if bad := AcceptsAboveGuards(table); len(bad) > 0 {
 			t.Errorf("%s:\n%s", b.Name, strings.Join(bad, "\n"))
 		}
 	}
@@ -25,19 +25,21 @@ func TestNoAcceptAboveAGuard(t *testing.T) {
 // TestAcceptAboveAGuardIsFound puts the rule in that has opened other filters: established connections first.
 func TestAcceptAboveAGuardIsFound(t *testing.T) {
 	f := nantes(t)
-	for _, chain := range []string{"prerouting", "forward", "guest4", "guest-arp", chainFromGuest, "judge"} {
-		table := Compile(blade(t, f, "lame-l1")).Tables[0]
-		i := slices.IndexFunc(table.Chains, func(c Chain) bool { return c.Name == chain })
-		open := rule(anyState(stateEstablished), accept())
-		table.Chains[i].Rules = slices.Insert(table.Chains[i].Rules, 0, open)
-		if len(acceptsAboveGuards(table)) == 0 {
-			t.Errorf("an accept at the head of %s is not found", chain)
+	for _, chain := range []string{"prerouting", "forward", "guest4", "guest-arp", "link-nd", chainFromGuest, "judge"} {
+		for _, end := range []Decide{accept(), done(), follow(chainAdmit)} {
+			table := Compile(blade(t, f, "lame-l1")).Tables[0]
+			i := slices.IndexFunc(table.Chains, func(c Chain) bool { return c.Name == chain })
+			open := rule(anyState(stateEstablished), end)
+			table.Chains[i].Rules = slices.Insert(table.Chains[i].Rules, 0, open)
+			if len(AcceptsAboveGuards(table)) == 0 {
+				t.Errorf("%s at the head of %s is not found", end.Kind, chain)
+			}
 		}
 	}
 }
 
-// acceptsAboveGuards lists rules that let a packet go in front of a guard of the same chain, or of a chain that leads there.
-func acceptsAboveGuards(table Table) []string {
+// AcceptsAboveGuards lists rules that let a packet go in front of a guard of the same chain, or of a chain that leads there.
+func AcceptsAboveGuards(table Table) []string {
 	chains := map[string]Chain{}
 	for _, c := range table.Chains {
 		chains[c.Name] = c
@@ -69,13 +71,13 @@ var narrow = map[string]bool{
 	"guest-nd: ether type 0x86dd meta l4proto 58 ip6 length 32 iifname . @th,192,64 @nd-option return":             true,
 	"link-nd: ether type 0x86dd meta l4proto 58 @th,0,8 0x86 ip6 saddr & ffc0:: == fe80:: return":                  true,
 	"link-nd: ether type 0x86dd meta l4proto 58 iifname . @th,64,128 @nd-net return":                               true,
-	"judge: ether type 0x0806 accept":                                                                     true,
-	"judge: ether type 0x86dd meta l4proto 58 @th,0,8 0x87 accept":                                        true,
-	"judge: ether type 0x86dd meta l4proto 58 @th,0,8 0x88 accept":                                        true,
-	"judge: ether type 0x86dd meta l4proto 58 @th,0,8 0x86 accept":                                        true,
-	"judge: ct state established,related accept":                                                          true,
-	"judge: ether type 0x0800 @nh,0,8 0x45 ip saddr . ip daddr . ip protocol . th dport @derived4 accept": true,
-	"judge: ether type 0x86dd ip6 saddr . ip6 daddr . ip6 nexthdr . th dport @derived6 accept":            true,
+	"judge: ether type 0x0806 accept":                                                                         true,
+	"judge: ether type 0x86dd meta l4proto 58 @th,0,8 0x87 accept":                                            true,
+	"judge: ether type 0x86dd meta l4proto 58 @th,0,8 0x88 accept":                                            true,
+	"judge: ether type 0x86dd meta l4proto 58 @th,0,8 0x86 accept":                                            true,
+	"judge: ct state established,related accept":                                                              true,
+	"judge: ether type 0x0800 @nh,0,8 0x45 ip saddr . ip daddr . ip protocol . th dport @derived4 goto admit": true,
+	"judge: ether type 0x86dd ip6 saddr . ip6 daddr . ip6 nexthdr . th dport @derived6 goto admit":            true,
 }
 
 // guarded lists the chains that hold guards or lead to them: those at prerouting, and the slow way of forward.
@@ -99,7 +101,7 @@ func lastGuard(c Chain) int {
 	for i, r := range c.Rules {
 		switch end := r.Statements[len(r.Statements)-1].(type) {
 		case Decide:
-			if end.Kind == Goto || end.Kind == Jump {
+			if (end.Kind == Goto || end.Kind == Jump) && !leaves(r) {
 				last = i
 			}
 		case Dispatch:
@@ -112,7 +114,7 @@ func lastGuard(c Chain) int {
 // leaves says whether a rule lets a packet go.
 func leaves(r Rule) bool {
 	end, ok := r.Statements[len(r.Statements)-1].(Decide)
-	return ok && (end.Kind == Accept || end.Kind == Return)
+	return ok && (end.Kind == Accept || end.Kind == Return || end.Chain == chainAdmit)
 }
 
 func pinned(r Rule) bool {

@@ -1,5 +1,7 @@
 package filter
 
+import "slices"
+
 // Chains that rules go to by name.
 const (
 	chainFromGuest = "from-guest"
@@ -66,10 +68,14 @@ func frameGuards(guest bool) []Rule {
 		rule(is(EtherType, etherType(typeQinQ)), deny(VLANTag)),
 		rule(masked(EtherDestination, linkProtocolsMask, linkProtocols), deny(LinkProtocol)),
 	}
-	if guest {
-		rules = append(rules, rule(notIn(setMACs, InPort, EtherSource), deny(SpoofedMAC)))
+	if !guest {
+		return append(rules, rule(in(setLocalMACs, EtherSource), deny(SpoofedMAC)))
 	}
-	return rules
+	return append(
+		rules,
+		rule(notIn(setMACs, InPort, EtherSource), deny(SpoofedMAC)),
+		toGroup(Meter{Field: InPort, Set: setStorm, Rate: stormLimit}, deny(Storm)),
+	)
 }
 
 func byType(side string) []Rule {
@@ -110,30 +116,42 @@ func linkARP() []Rule {
 	return append(
 		arpGuards(),
 		rule(arp, isNot(ARPSender, address("0.0.0.0")), notIn(ipv4.set(kindNet), InPort, ARPSender), deny(BadARP)),
+		rule(arp, in(ipv4.set(kindLocal), InPort, ARPSender), deny(SpoofedARP)),
 		rule(arp, in(ipv4.set(kindNet), InPort, ARPTarget), done()),
 		rule(deny(BadARP)),
 	)
 }
 
+// icmpRouting are ICMP types by which a host changes its routes: redirect, router advertisement and solicitation (RFC 792, 1256).
+// Routes are configured, on guests and on routers.
+var icmpRouting = []byte{5, 9, 10}
+
+func routingICMPv4() []Rule {
+	var rules []Rule
+	for _, t := range icmpRouting {
+		rules = append(rules, rule(is(EtherType, etherType(ipv4.etherType)), is(Protocol, number(protoICMP)), is(ICMPType, number(t)), deny(RouterAdvert)))
+	}
+	return rules
+}
+
 func guestIPv4() []Rule {
 	v4 := is(EtherType, etherType(ipv4.etherType))
-	return []Rule{
-		rule(v4, isNot(IPv4Header, number(noOptions)), deny(IPOptions)),
+	return slices.Concat([]Rule{rule(v4, isNot(IPv4Header, number(noOptions)), deny(IPOptions))}, routingICMPv4(), []Rule{
 		rule(v4, is(Protocol, number(protoUDP)), is(SourcePort, port(67)), deny(DHCPServer)),
 		rule(v4, in(ipv4.set(kindVIPs), IPv4Source), deny(SpoofedVIP)),
 		rule(v4, in(ipv4.set(kindVIPs), IPv4Destination), Notrack{}),
 		rule(v4, in(ipv4.set(kindOwn), InPort, EtherSource, IPv4Source), done()),
 		rule(deny(SpoofedIP)),
-	}
+	})
 }
 
 func linkIPv4() []Rule {
 	v4 := is(EtherType, etherType(ipv4.etherType))
-	return []Rule{
-		rule(v4, isNot(IPv4Header, number(noOptions)), deny(IPOptions)),
+	return slices.Concat([]Rule{rule(v4, isNot(IPv4Header, number(noOptions)), deny(IPOptions))}, routingICMPv4(), []Rule{
+		rule(v4, in(ipv4.set(kindLocal), InPort, IPv4Source), deny(SpoofedIP)),
 		rule(v4, in(ipv4.set(kindVIPs), IPv4Source), Notrack{}),
 		rule(v4, in(ipv4.set(kindVIPs), IPv4Destination), Notrack{}),
-	}
+	})
 }
 
 // headerGuards let through what carries a transport directly, or one fragment header before it.
@@ -170,6 +188,7 @@ func linkIPv6() []Rule {
 	return append(
 		headerGuards(protoTCP, protoUDP, protoICMPv6, protoOSPF, protoVRRP),
 		rule(v6, is(Protocol, number(protoICMPv6)), jump("link-icmp6")),
+		rule(v6, in(ipv6.set(kindLocal), InPort, IPv6Source), deny(SpoofedIP)),
 		rule(v6, in(ipv6.set(kindVIPs), IPv6Source), Notrack{}),
 		rule(v6, in(ipv6.set(kindVIPs), IPv6Destination), Notrack{}),
 	)

@@ -8,7 +8,8 @@ import (
 )
 
 // Judge says what must happen to a packet on a blade, and why. It reads the policy itself and shares nothing with Compile but
-// names: where it and the kernel disagree, one of them is wrong. Rates are not judged: a fragment within its limit is meant.
+// names: where it and the kernel disagree, one of them is wrong. Rates and numbers of connections are not judged: what is within its
+// limit is meant.
 func Judge(b policy.Blade, p Packet) Verdict {
 	j := judgement{b: b, p: p}
 	j.in, j.out = j.end(p.In), j.end(p.Out)
@@ -98,6 +99,8 @@ func (j judgement) guard() (Verdict, bool) {
 		return drop(LinkProtocol, "spanning tree and LLDP end at the bridge"), true
 	case j.in.guest() && p.Source != j.in.port.MAC:
 		return drop(SpoofedMAC, "a port speaks with its own MAC"), true
+	case j.in.link() && j.localMAC(p.Source):
+		return drop(SpoofedMAC, "a guest of this blade speaks by its own port"), true
 	case p.EtherType == typeARP && p.ARP != nil:
 		return j.guardARP()
 	case p.IP != nil && p.EtherType == ipv4.etherType:
@@ -153,10 +156,32 @@ func (j judgement) directRoute() bool {
 	return false
 }
 
-// fromDirector says whether the frame has the MAC of a director on the service network.
+// fromDirector says whether the frame has the MAC of a director on the service network, and comes from where that director is.
 func (j judgement) fromDirector() bool {
 	return slices.ContainsFunc(j.b.Peers, func(p policy.Peer) bool {
-		return p.Role == policy.RoleDirector && p.Interface == "eth1" && p.MAC == j.p.Source
+		if p.Role != policy.RoleDirector || p.Interface != "eth1" || p.MAC != j.p.Source {
+			return false
+		}
+		if p.Blade == j.b.Name {
+			return j.in.guest() && j.in.port.Guest == p.Guest && j.in.port.Interface == p.Interface
+		}
+		return j.in.link() && j.in.segment.Network == p.Network
+	})
+}
+
+// localMAC says whether a MAC is of a guest of this blade.
+func (j judgement) localMAC(m policy.MAC) bool {
+	return slices.ContainsFunc(j.b.Guests, func(g policy.Guest) bool {
+		return slices.ContainsFunc(g.Ports, func(p policy.Port) bool { return p.MAC == m })
+	})
+}
+
+// local says whether an address is that of a guest of this blade on the link's network.
+func (j judgement) local(a netip.Addr) bool {
+	return j.in.link() && slices.ContainsFunc(j.b.Guests, func(g policy.Guest) bool {
+		return slices.ContainsFunc(g.Ports, func(p policy.Port) bool {
+			return p.Network == j.in.segment.Network && end{port: &p}.owns(a)
+		})
 	})
 }
 
@@ -174,6 +199,8 @@ func (j judgement) guardARP() (Verdict, bool) {
 		return drop(SpoofedARP, "a port speaks ARP for its own addresses"), true
 	case j.in.link() && a.Sender != none && !j.in.inNetwork(a.Sender):
 		return drop(BadARP, "ARP stays among a network's own addresses"), true
+	case j.local(a.Sender):
+		return drop(SpoofedARP, "a guest of this blade speaks by its own port"), true
 	case !j.in.inNetwork(a.Target):
 		return drop(BadARP, "ARP stays among a network's own addresses"), true
 	}
@@ -185,12 +212,19 @@ func (j judgement) guardIPv4() (Verdict, bool) {
 	switch {
 	case ip.Options:
 		return drop(IPOptions, "no IPv4 options"), true
+	case ip.Protocol == protoICMP && ip.Piece != LaterFragment && slices.Contains(icmpRouting, ip.Type):
+		return drop(RouterAdvert, "routes are configured"), true
 	case j.in.link():
-		return Verdict{}, false
+		return j.guardLocal()
 	case ip.Protocol == protoUDP && ip.Piece != LaterFragment && ip.SourcePort == 67:
 		return drop(DHCPServer, "guests serve no DHCP"), true
 	}
 	return j.guardSource()
+}
+
+// guardLocal keeps a guest's address to its port.
+func (j judgement) guardLocal() (Verdict, bool) {
+	return drop(SpoofedIP, "a guest of this blade speaks by its own port"), j.local(j.p.IP.Source)
 }
 
 func (j judgement) guardSource() (Verdict, bool) {
@@ -222,7 +256,7 @@ func (j judgement) guardIPv6() (Verdict, bool) {
 	}
 	switch {
 	case j.in.link():
-		return Verdict{}, false
+		return j.guardLocal()
 	case ip.Protocol == protoUDP && ip.Piece != LaterFragment && ip.SourcePort == 547:
 		return drop(DHCPServer, "guests serve no DHCPv6"), true
 	case ip.Source.IsUnspecified() && ip.Protocol == protoICMPv6 && ip.Piece != LaterFragment && ip.Type == ndSolicit:

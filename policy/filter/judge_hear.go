@@ -32,13 +32,19 @@ func (j judgement) hear() Verdict {
 		return allow("neighbour discovery", policy.Pos{})
 	case j.routing():
 		return allow("routing protocols between a director and its routers", policy.Pos{})
-	case j.p.Destination[0]&1 != 0:
+	case j.toGroup() || isGroup(ip.Destination):
 		return drop(Multicast, "no protocol needs this group")
 	case j.out.guest() && (!j.out.owns(ip.Destination) || j.p.Destination != j.out.port.MAC):
 		return drop(Misdirected, "a port hears what is for its own address and MAC")
 	}
 	return j.stateful()
 }
+
+// toGroup says whether the frame is for more than one receiver.
+func (j judgement) toGroup() bool { return j.p.Destination[0]&1 != 0 }
+
+// isGroup says whether an address is nobody's own: multicast, and in IPv4 broadcast and what is reserved.
+func isGroup(a netip.Addr) bool { return a.IsMulticast() || a.Is4() && a.As4()[0] >= 224 }
 
 // stateful judges what conntrack follows.
 func (j judgement) stateful() Verdict {
@@ -262,6 +268,8 @@ func (j judgement) fromVIP() Verdict {
 	switch {
 	case j.bareSyn():
 		return drop(VIPSyn, "no connection starts from a VIP")
+	case j.toGroup():
+		return drop(Multicast, "an answer goes to one receiver")
 	case j.answers() && j.out.link():
 		s := j.service(ip.Source, ip.SourcePort)
 		return allow("service "+string(s.Name), s.Pos)

@@ -25,8 +25,12 @@ func (j judgement) guardICMPv6() (Verdict, bool) {
 		return drop(RouterAdvert, "a router advertises itself from its link-local address"), true
 	case ip.Type == ndRouter:
 		return Verdict{}, false
+	case j.local(ip.Source):
+		return drop(SpoofedND, "a guest of this blade speaks by its own port"), true
 	case j.isVIP(ip.Neighbour.Target):
 		return drop(VIPND, "nobody speaks neighbour discovery for a VIP"), true
+	case (ip.Type == ndAdvertise || ip.Source.IsUnspecified()) && j.local(ip.Neighbour.Target):
+		return drop(SpoofedND, "a guest of this blade speaks by its own port"), true
 	case !j.in.inNetwork(ip.Neighbour.Target):
 		return drop(BadND, "neighbour discovery stays among a network's own addresses"), true
 	case j.in.guest():

@@ -5,24 +5,27 @@ const NamedPorts = "named"
 
 // Sets of the bridge table, by what they say. Kinds end in 4 or 6 when each family has its own.
 const (
-	setBridges    = "bridges"   // our bridges
-	setLinks      = "links"     // VLAN links: the trunk's side of our bridges
-	setNamed      = NamedPorts  // every port of our bridges that the policy names
-	setPorts      = "ports"     // guests' ports
-	setRoles      = "roles"     // map: which guards a port's frames pass
-	setMACs       = "macs"      // port and the MAC it speaks with
-	setDirectors  = "directors" // MACs of directors on the service networks
-	setRALinks    = "ra-links"  // VLAN links behind which a router may advertise itself
-	setOSPF       = "ospf"      // ports of directors that announce by OSPF
-	setBFD        = "bfd"       // ports of directors that watch their routers by BFD
-	setNDTargets  = "nd-own"    // port and the addresses it may advertise
-	setNDOptions  = "nd-option" // port and the link-layer options it may send
-	setNDNetworks = "nd-net"    // port or link and the addresses of its network
-	setNDVIPs     = "nd-vips"   // VIPs, as targets
+	setBridges    = "bridges"    // our bridges
+	setLinks      = "links"      // VLAN links: the trunk's side of our bridges
+	setNamed      = NamedPorts   // every port of our bridges that the policy names
+	setPorts      = "ports"      // guests' ports
+	setRoles      = "roles"      // map: which guards a port's frames pass
+	setMACs       = "macs"       // port and the MAC it speaks with
+	setDirectors  = "directors"  // where directors speak on the service networks, a port or the VLAN link, and their MACs
+	setLocalMACs  = "local-macs" // MACs of this blade's guests: nobody on the VLAN has them
+	setRALinks    = "ra-links"   // VLAN links behind which a router may advertise itself
+	setOSPF       = "ospf"       // ports of directors that announce by OSPF
+	setBFD        = "bfd"        // ports of directors that watch their routers by BFD
+	setNDTargets  = "nd-own"     // port and the addresses it may advertise
+	setNDOptions  = "nd-option"  // port and the link-layer options it may send
+	setNDNetworks = "nd-net"     // port or link and the addresses of its network
+	setNDVIPs     = "nd-vips"    // VIPs, as targets
+	setNDLocal    = "nd-local"   // link and the addresses of this blade's guests on its network, as targets
 
 	kindOwn       = "own"          // port, MAC, address: who may speak as whom, and who hears it
 	kindNet       = "net"          // port or link and its network's addresses
 	kindGuests    = "guests"       // every guest's and blade's address in the fleet
+	kindLocal     = "local"        // link and the addresses of this blade's guests on its network
 	kindVIPs      = "vips"         // the zone's VIPs
 	kindVIPSpeak  = "vip-speak"    // real server's port, MAC, VIP
 	kindVIPLink   = "vip-link"     // links on which VIP packets arrive, VIP
@@ -54,7 +57,8 @@ func layout() []Set {
 		{Name: setPorts, Key: []Field{InPort}},
 		{Name: setRoles, Key: []Field{InPort}, Map: true},
 		{Name: setMACs, Key: []Field{InPort, EtherSource}},
-		{Name: setDirectors, Key: []Field{EtherSource}},
+		{Name: setDirectors, Key: []Field{InPort, EtherSource}},
+		{Name: setLocalMACs, Key: []Field{EtherSource}},
 		{Name: setRALinks, Key: []Field{InPort}},
 		{Name: setOSPF, Key: []Field{InPort}},
 		{Name: setBFD, Key: []Field{InPort}},
@@ -62,6 +66,7 @@ func layout() []Set {
 		{Name: setNDOptions, Key: []Field{InPort, NDOption}},
 		{Name: setNDNetworks, Key: []Field{InPort, NDTarget}, Interval: true},
 		{Name: setNDVIPs, Key: []Field{NDTarget}},
+		{Name: setNDLocal, Key: []Field{InPort, NDTarget}},
 	}
 	for _, f := range families() {
 		sets = append(sets, f.layout()...)
@@ -76,6 +81,7 @@ func (f family) layout() []Set {
 		{Name: f.set(kindOwn), Key: []Field{InPort, EtherSource, f.src}},
 		{Name: f.set(kindNet), Key: []Field{InPort, f.src}, Interval: true},
 		{Name: f.set(kindGuests), Key: []Field{f.src}},
+		{Name: f.set(kindLocal), Key: []Field{InPort, f.src}},
 		{Name: f.set(kindVIPs), Key: []Field{f.dst}},
 		{Name: f.set(kindVIPSpeak), Key: []Field{InPort, EtherSource, f.src}},
 		{Name: f.set(kindVIPLink), Key: []Field{InPort, f.dst}},

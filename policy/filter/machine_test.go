@@ -70,7 +70,7 @@ func (f *frame) parseIPv6(body []byte) {
 	next, at := body[6], 40
 	for {
 		switch next {
-		case 0:
+		case 0, 43, 60:
 			next, at = body[at], at+8
 		case 44:
 			f.later = binary.BigEndian.Uint16(body[at+2:])&0xfff8 != 0
@@ -171,6 +171,8 @@ func (m *machine) rule(r filter.Rule, f *frame, depth int) (filter.VerdictKind, 
 				f.reason = s.Counter
 			}
 		case filter.Hit, filter.Limit:
+		case filter.Meter:
+			return "", false // nobody is ever over a limit here
 		case filter.Notrack:
 			f.untracked = true
 		case filter.Decide:

@@ -99,7 +99,11 @@ func linkND() []Rule {
 		ndForm(),
 		icmp6(is(ICMPType, number(ndRouter)), fromLink, done()),
 		icmp6(is(ICMPType, number(ndRouter)), deny(RouterAdvert)),
+		icmp6(in(ipv6.set(kindLocal), InPort, IPv6Source), deny(SpoofedND)),
 		icmp6(in(setNDVIPs, NDTarget), deny(VIPND)),
+		// A guest's address is asked for from there, but neither announced nor probed for.
+		icmp6(is(ICMPType, number(ndAdvertise)), in(setNDLocal, InPort, NDTarget), deny(SpoofedND)),
+		icmp6(is(IPv6Source, address("::")), in(setNDLocal, InPort, NDTarget), deny(SpoofedND)),
 		icmp6(in(setNDNetworks, InPort, NDTarget), done()),
 		rule(deny(BadND)),
 	)

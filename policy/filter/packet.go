@@ -28,6 +28,7 @@ type ARP struct {
 type IP struct {
 	Source, Destination netip.Addr
 	Options             bool  // IPv4 options, or an IPv6 extension header other than a fragment header
+	Extension           uint8 // IPv6: which extension header, if Options; hop-by-hop is 0
 	HopLimit            uint8 // TTL in IPv4
 	Piece               Piece
 	Protocol            uint8

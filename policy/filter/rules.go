@@ -57,7 +57,11 @@ func (c *compiler) compileRule(r policy.Rule, f family) (forth, back []Rule) {
 }
 
 func (f family) accepting(name string, statements []Statement) Rule {
-	out := f.rule(append(statements, Count{}, accept())...)
+	end := follow(chainAdmit)
+	if f.host {
+		end = accept()
+	}
+	out := f.rule(append(statements, Count{}, end)...)
 	out.Comment = name[:min(len(name), 120)]
 	return out
 }

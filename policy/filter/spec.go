@@ -37,6 +37,7 @@ type Set struct {
 	Map      bool    // elements carry a chain to go to
 	Interval bool    // elements may span From to To in each field; only for concatenations
 	Dynamic  bool    // filled by rules, with a counter per element; Elements is empty
+	Metered  bool    // a dynamic set whose elements carry a limit and not a counter
 	Size     int     // limit of a dynamic set
 	Elements []Element
 }
@@ -75,7 +76,7 @@ type Rule struct {
 	Statements []Statement
 }
 
-// Statement is one of Match, Lookup, Dispatch, Count, Hit, Limit, Notrack and Decide.
+// Statement is one of Match, Lookup, Dispatch, Count, Hit, Meter, Limit, Notrack and Decide.
 type Statement interface{ statement() }
 
 // Match compares a field, after Mask when it is set, with Value. All are the field's width. For connection states Value is a
@@ -111,6 +112,15 @@ type Hit struct {
 	Set   string
 }
 
+// Meter matches when the field's element in a metered set is over its limit: a rate of packets, or with Connections a number of
+// connections that conntrack holds and that have not been closed. A full set ends the rule, so that nobody is held to a limit.
+type Meter struct {
+	Field       Field
+	Set         string
+	Rate        Limit
+	Connections int
+}
+
 // Limit matches while fewer than PerSecond packets pass, with a burst on top.
 type Limit struct {
 	PerSecond int
@@ -143,6 +153,7 @@ func (Lookup) statement()   {}
 func (Dispatch) statement() {}
 func (Count) statement()    {}
 func (Hit) statement()      {}
+func (Meter) statement()    {}
 func (Limit) statement()    {}
 func (Notrack) statement()  {}
 func (Decide) statement()   {}

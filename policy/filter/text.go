@@ -236,6 +236,12 @@ func statementText(s Statement) string {
 		return "counter name " + s.Counter
 	case Hit:
 		return "update @" + s.Set + " { " + s.Field.Shape().Text + " counter }"
+	case Meter:
+		over := fmt.Sprintf("ct count over %d", s.Connections)
+		if s.Connections == 0 {
+			over = fmt.Sprintf("limit rate over %d/second burst %d packets", s.Rate.PerSecond, s.Rate.Burst)
+		}
+		return "add @" + s.Set + " { " + s.Field.Shape().Text + " " + over + " }"
 	case Limit:
 		return fmt.Sprintf("limit rate %d/second burst %d packets", s.PerSecond, s.Burst)
 	case Notrack:

@@ -31,6 +31,7 @@ func (f family) reply() []Rule {
 	return append(
 		rules,
 		f.bareSyn(f.proto),
+		toGroup(deny(Multicast)),
 		rule(in(setLinks, OutPort), accept()),
 		rule(follow("to-client"+f.suffix)),
 	)
@@ -55,7 +56,7 @@ func (f family) toClient() []Rule {
 
 // toServer is a request that a director routed to a real server of this blade.
 func (f family) toServer() []Rule {
-	director := in(setDirectors, EtherSource)
+	director := in(setDirectors, InPort, EtherSource)
 	rules := []Rule{
 		f.whole(in(f.set(kindServer), OutPort, f.dst, f.proto, DestinationPort), director, accept()),
 		f.laterFragment(in(f.set(kindFragRS), OutPort, f.dst), director, fragmentLimit, accept()),
@@ -64,7 +65,7 @@ func (f family) toServer() []Rule {
 	rules = append(rules, f.errors(in(f.set(kindAtServer), OutPort, f.dst), director)...)
 	return append(
 		rules,
-		rule(notIn(setDirectors, EtherSource), deny(VIPNotDR)),
+		rule(notIn(setDirectors, InPort, EtherSource), deny(VIPNotDR)),
 		rule(follow("vip-deny"+f.suffix)),
 	)
 }
@@ -115,6 +116,7 @@ func (f family) fromVIP() []Rule {
 		rule(notIn(setNamed, OutPort), deny(UnnamedPort)),
 		rule(in(setLinks, InPort), follow("to-client"+f.suffix)),
 		f.bareSyn(Protocol),
+		toGroup(deny(Multicast)),
 		f.laterFragment(in(f.set(kindFragOut), InPort, f.src), in(setLinks, OutPort), fragmentLimit, accept()),
 	}
 	rules = append(rules, f.firstFragment(

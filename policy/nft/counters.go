@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"strings"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -40,7 +39,10 @@ func (k *Kernel) Counters(ctx context.Context) (Counters, error) {
 			out.Reasons[filter.Reason(name)] = sum(out.Reasons[filter.Reason(name)], c)
 		}
 		for set, hits := range t.counts.hits {
-			reason := filter.Reason(strings.TrimPrefix(set, "hit-"))
+			reason, counted := filter.HitReason(set)
+			if !counted {
+				continue
+			}
 			for key, c := range hits {
 				port := string(bytes.TrimRight([]byte(key), "\x00"))
 				if out.Ports[port] == nil {

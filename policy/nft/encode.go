@@ -269,7 +269,7 @@ func (e *encoder) rule(c filter.Chain, r filter.Rule) error {
 
 // hits puts counters that a replaced table had back under their ports.
 func (e *encoder) hits(s filter.Set, kept map[string]count) {
-	if !s.Dynamic || len(kept) == 0 {
+	if !s.Dynamic || s.Metered || len(kept) == 0 {
 		return
 	}
 	at := e.message(unix.NFT_MSG_NEWSETELEM, unix.NLM_F_CREATE, e.family, "restore counters of set "+s.Name)

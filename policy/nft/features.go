@@ -29,6 +29,7 @@ func features() []feature {
 	accept := filter.Decide{Kind: filter.Accept}
 	name := make([]byte, 16)
 	copy(name, "none")
+	count := filter.Meter{Field: filter.InPort, Set: "ports", Connections: 1}
 	established := filter.Match{Field: filter.ConnState, Value: []byte{2, 0, 0, 0}}
 	return []feature{
 		{"nf_tables", "rules in the bridge family", filter.Bridge, statements(filter.Match{Field: filter.InPort, Value: name}, accept)},
@@ -36,6 +37,7 @@ func features() []feature {
 		{"nf_conntrack_bridge", "ct state in the bridge family", filter.Bridge, statements(established, accept)},
 		{"nft_ct", "notrack in the bridge family", filter.Bridge, statements(filter.Notrack{})},
 		{"nft_limit", "limit in the bridge family", filter.Bridge, statements(filter.Limit{PerSecond: 1, Burst: 1}, accept)},
+		{"nft_connlimit", "ct count in the bridge family", filter.Bridge, statements(count, accept)},
 		{"nft_ct", "ct state in the inet family", filter.Inet, statements(established, accept)},
 	}
 }
@@ -66,6 +68,11 @@ func (k *Kernel) probe(ctx context.Context, f feature) error {
 	e := newEncoder(b, filter.Table{Family: f.family, Name: probeTable})
 	chain := filter.Chain{Name: "probe"}
 	e.tableMessage(unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE, "add probe table")
+	for _, s := range f.rule.Statements {
+		if m, ok := s.(filter.Meter); ok {
+			e.set(filter.Set{Name: m.Set, Key: []filter.Field{m.Field}, Dynamic: true, Metered: true, Size: 1}, 1)
+		}
+	}
 	e.chain(chain)
 	if err := e.rule(chain, f.rule); err != nil {
 		return err

@@ -37,16 +37,27 @@ func lowerStatement(s filter.Statement) []expr.Any {
 		return append(loads([]filter.Field{s.Field}), &expr.Dynset{
 			SrcRegKey: register(0), SetName: s.Set, Operation: unix.NFT_DYNSET_OP_UPDATE, Exprs: []expr.Any{&expr.Counter{}},
 		})
+	case filter.Meter:
+		var over expr.Any = &expr.Connlimit{Count: uint32(s.Connections), Flags: expr.NFT_CONNLIMIT_F_INV}
+		if s.Connections == 0 {
+			limit := lowerLimit(s.Rate)
+			limit.Over, over = true, limit
+		}
+		return append(loads([]filter.Field{s.Field}), &expr.Dynset{
+			SrcRegKey: register(0), SetName: s.Set, Operation: unix.NFT_DYNSET_OP_ADD, Exprs: []expr.Any{over},
+		})
 	case filter.Limit:
-		return []expr.Any{&expr.Limit{
-			Type: expr.LimitTypePkts, Rate: uint64(s.PerSecond), Unit: expr.LimitTimeSecond, Burst: uint32(s.Burst),
-		}}
+		return []expr.Any{lowerLimit(s)}
 	case filter.Notrack:
 		return []expr.Any{&expr.Notrack{}}
 	case filter.Decide:
 		return []expr.Any{&expr.Verdict{Kind: expr.VerdictKind(int32(verdictCode(s.Kind))), Chain: s.Chain}}
 	}
 	panic("nft: unknown statement")
+}
+
+func lowerLimit(l filter.Limit) *expr.Limit {
+	return &expr.Limit{Type: expr.LimitTypePkts, Rate: uint64(l.PerSecond), Unit: expr.LimitTimeSecond, Burst: uint32(l.Burst)}
 }
 
 func lowerMatch(m filter.Match) []expr.Any {

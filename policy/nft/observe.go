@@ -173,12 +173,15 @@ func (k *Kernel) dumpSets(table *nftables.Table, t *tableState) error {
 	return nil
 }
 
+// observedHits reads the ports of a dynamic set, and what it has counted for them.
 func observedHits(elements []nftables.SetElement) map[string]count {
 	out := map[string]count{}
 	for _, e := range elements {
+		var c count
 		if e.Counter != nil {
-			out[string(e.Key)] = count{e.Counter.Packets, e.Counter.Bytes}
+			c = count{e.Counter.Packets, e.Counter.Bytes}
 		}
+		out[string(e.Key)] = c
 	}
 	return out
 }
@@ -265,9 +268,13 @@ func ruleBody(family byte, exprs []expr.Any, userData []byte) (string, error) {
 			x = &plain
 		case *expr.Dynset:
 			plain := *e
-			plain.SetID, plain.Exprs = 0, nil
+			plain.SetID, plain.Exprs = 0, slices.Clone(e.Exprs)
+			for i, inner := range plain.Exprs {
+				if _, counts := inner.(*expr.Counter); counts {
+					plain.Exprs[i] = &expr.Counter{}
+				}
+			}
 			x = &plain
-			fmt.Fprintf(&b, "%d expressions:", len(e.Exprs))
 		}
 		data, err := expr.Marshal(family, x)
 		if err != nil {

@@ -96,7 +96,7 @@ func (s *Source) neighbour(segment policy.Segment) filter.Packet {
 func (s *Source) oddICMP(segment policy.Segment) filter.Packet {
 	p := s.plain(segment)
 	ip := p.IP
-	ip.Protocol, ip.Type = 1, pick(s.rand, []uint8{0, 3, 5, 8, 9, 11, 12, 13})
+	ip.Protocol, ip.Type = 1, pick(s.rand, []uint8{0, 3, 5, 8, 9, 10, 11, 12, 13})
 	if ip.Source.Is6() {
 		ip.Protocol, ip.Type = 58, pick(s.rand, []uint8{1, 2, 3, 4, 128, 129, 130, 131, 132, 133, 134, 135, 136, 137, 143})
 		ip.HopLimit = pick(s.rand, []uint8{64, 255, 255})
@@ -141,6 +141,32 @@ func (s *Source) any(v6 bool) netip.Addr {
 	return pick(s.rand, s.pool.v4)
 }
 
+// impostor is what somebody on the VLAN sends with the MAC or an address of a guest of this blade.
+func (s *Source) impostor(segment policy.Segment) filter.Packet {
+	port, ok := s.guestPort(segment)
+	if !ok {
+		return s.oddFrame(segment)
+	}
+	draws := []func(policy.Segment) filter.Packet{s.request, s.plain, s.arp, s.neighbour}
+	p := pick(s.rand, draws)(segment)
+	p.In = segment.Link
+	if s.one(3) {
+		p.Source = port.MAC
+	}
+	switch {
+	case p.ARP != nil:
+		p.ARP.Sender = s.own(port, false)
+	case p.IP.Neighbour != nil && s.one(2):
+		p.IP.Neighbour.Target = s.own(port, true)
+		if s.one(3) {
+			p.IP.Source = netip.IPv6Unspecified()
+		}
+	default:
+		p.IP.Source = s.own(port, p.IP.Source.Is6())
+	}
+	return p
+}
+
 // oddFrame is something else than IP and ARP, or to the addresses of link protocols.
 func (s *Source) oddFrame(segment policy.Segment) filter.Packet {
 	p := s.arp(segment)
@@ -148,7 +174,8 @@ func (s *Source) oddFrame(segment policy.Segment) filter.Packet {
 		p.Destination = policy.MAC{0x01, 0x80, 0xc2, 0, 0, 0}
 		return p
 	}
-	p.ARP, p.EtherType = nil, pick(s.rand, []uint16{0x88cc, 0x9000, 0x8035, 0x22f0})
+	// LLDP, loopback, RARP, AVB, the tags of IEEE 802.1Q and of providers, and a length, which begins a frame of IEEE 802.2.
+	p.ARP, p.EtherType = nil, pick(s.rand, []uint16{0x88cc, 0x9000, 0x8035, 0x22f0, 0x8100, 0x88a8, 46})
 	return p
 }
 
@@ -198,7 +225,7 @@ func (s *Source) spoilIP(ip *filter.IP) {
 	case 5:
 		ip.SourcePort = pick(s.rand, s.pool.ports)
 	case 6:
-		ip.Options = true
+		ip.Options, ip.Extension = true, pick(s.rand, []uint8{0, 43, 60}) // hop-by-hop, routing, destination
 	case 7:
 		ip.Protocol = pick(s.rand, []uint8{6, 17, 1, 58, 89, 112, 132, 47})
 	case 8:
