@@ -76,6 +76,7 @@ type Agent struct {
 	cfg       Config
 	log       *slog.Logger
 	revisions history
+	reading   reading
 	directors *directors
 	backoff   guests.Backoff
 	order     []stage
@@ -229,14 +230,14 @@ func (a *Agent) wantedNow() wanted {
 
 // derive checks files, their expectations too, and derives this blade. Without errors the blade is whole.
 func (a *Agent) derive(files []policy.File) (policy.Blade, policy.Diagnostics) {
-	fleet, found := policy.Load(files)
+	fleet, found := a.reading.load(files)
 	if !found.HasErrors() {
 		found = append(found, filter.CheckExpectations(fleet)...)
 	}
 	if found.HasErrors() {
 		return policy.Blade{}, found
 	}
-	blade, err := policy.Derive(fleet, a.cfg.Blade)
+	blade, err := a.reading.derive(fleet, a.cfg.Blade)
 	if err != nil {
 		found = append(found, policy.Diagnostic{
 			Severity: policy.SeverityError, Message: err.Error(), Pos: policy.Pos{File: a.cfg.Policy},

@@ -123,7 +123,7 @@ func (a *Agent) folder(report func(api.Event)) (folder, error) {
 	if err != nil {
 		return folder{}, err
 	}
-	fleet, found := policy.Load(files)
+	fleet, found := a.reading.load(files)
 	return folder{files, fleet}, refuse(found, report)
 }
 

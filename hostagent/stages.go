@@ -12,7 +12,6 @@ import (
 	"github.com/bladenet/bladenet/guests"
 	"github.com/bladenet/bladenet/guests/inside"
 	"github.com/bladenet/bladenet/policy"
-	"github.com/bladenet/bladenet/policy/filter"
 	"github.com/bladenet/bladenet/policy/nft"
 	"github.com/bladenet/bladenet/policy/plan"
 )
@@ -75,7 +74,7 @@ func (a *Agent) applyFilter(ctx context.Context, p *pass) (work, error) {
 		p.closed = "the filter cannot be read"
 		return work{}, err
 	}
-	steps, err := nft.Plan(filter.Compile(p.blade), have)
+	steps, err := nft.Plan(a.reading.compile(p.blade), have)
 	if err != nil {
 		p.closed = "the filter cannot be planned"
 		return work{}, err
