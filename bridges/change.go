@@ -161,6 +161,8 @@ type setLink struct {
 	detach bool
 	state  int
 	end    setEnd
+
+	forwarding setForwarding // after it has joined its bridge
 }
 
 // setEnd changes the end of a veth in a guest's namespace.
@@ -202,6 +204,9 @@ func (c setLink) apply(ctx context.Context, s *session) error {
 		if err := s.join(ctx, c.index, c.master); err != nil {
 			return err
 		}
+	}
+	if err := s.setForwarding(ctx, c.index, c.forwarding); err != nil {
+		return err
 	}
 	if err := s.setEnd(ctx, c.end); err != nil {
 		return err

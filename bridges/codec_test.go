@@ -46,6 +46,54 @@ func TestEncodeDecode(t *testing.T) {
 	}
 }
 
+// TestPortSettings reads what closes a port, and the entry that pins its guest's address.
+func TestPortSettings(t *testing.T) {
+	got, err := decodeLink(append(header(7).Serialize(), encodePortSettings().Serialize()...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(Link{Index: 7}, got, cmp.AllowUnexported(Link{})); diff != "" {
+		t.Errorf("port (-want +got):\n%s", diff)
+	}
+	open := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
+	open.AddRtAttr(unix.IFLA_INFO_SLAVE_KIND, nl.NonZeroTerminated("bridge"))
+	data := open.AddRtAttr(unix.IFLA_INFO_SLAVE_DATA, nil)
+	data.AddRtAttr(nl.IFLA_BRPORT_LEARNING, nl.Uint8Attr(1))
+	data.AddRtAttr(nl.IFLA_BRPORT_UNICAST_FLOOD, nl.Uint8Attr(1))
+	got, err = decodeLink(append(header(7).Serialize(), open.Serialize()...))
+	if want := (PortState{Learning: true, Flood: true}); err != nil || cmp.Diff(want, got.Port) != "" {
+		t.Errorf("an open port is %+v, %v, want %+v", got.Port, err, want)
+	}
+
+	want := pin{index: 42, mac: policy.MAC{2, 1, 2, 3, 4, 5}}
+	message := bytesOf(encodePin(want))
+	if got, ok := decodePin(message); !ok || got != want {
+		t.Errorf("pin is %+v, %v, want %+v", got, ok, want)
+	}
+	for name, spoil := range map[string]func(m []byte){
+		"another family": func(m []byte) { m[0] = unix.AF_INET },
+		"not sticky":     func(m []byte) { m[10] = unix.NTF_MASTER },
+		"no address":     func(m []byte) { m[14] = 99 },
+	} {
+		other := append([]byte{}, message...)
+		spoil(other)
+		if _, ok := decodePin(other); ok {
+			t.Errorf("%s: taken for a pin", name)
+		}
+	}
+}
+
+// FuzzDecodePin demands that no message makes the decoder panic.
+func FuzzDecodePin(f *testing.F) {
+	f.Add(bytesOf(encodePin(pin{index: 42, mac: policy.MAC{2, 1, 2, 3, 4, 5}})))
+	f.Add([]byte{unix.AF_BRIDGE})
+	f.Fuzz(func(t *testing.T, m []byte) {
+		if p, ok := decodePin(m); ok && p.mac == (policy.MAC{}) {
+			t.Error("a pin without an address")
+		}
+	})
+}
+
 // TestVethPeer looks into the peer's part of the message that makes a veth.
 func TestVethPeer(t *testing.T) {
 	p := Port{Name: "www-1.0", Interface: "eth1", MAC: policy.MAC{0xfe, 0, 0, 0, 0, 1}, GuestMAC: policy.MAC{2, 0, 0, 0, 0, 1}}

@@ -113,14 +113,22 @@ func decodeIPv6(b []byte) bool {
 }
 
 func decodeInfo(b []byte, l *Link) {
-	var data []byte
+	var data, port []byte
+	master := ""
 	for kind, v := range attributes(b) {
 		switch kind {
 		case unix.IFLA_INFO_KIND:
 			l.Kind = Kind(text(v))
 		case unix.IFLA_INFO_DATA:
 			data = v
+		case unix.IFLA_INFO_SLAVE_KIND:
+			master = text(v)
+		case unix.IFLA_INFO_SLAVE_DATA:
+			port = v
 		}
+	}
+	if Kind(master) == KindBridge {
+		l.Port = decodePort(port)
 	}
 	switch l.Kind {
 	case KindVLAN:

@@ -100,7 +100,7 @@ func (m *model) change(c change) error {
 		maps.DeleteFunc(m.Links, func(_ string, l Link) bool { return l.Index == c.index })
 		for name, l := range m.Links {
 			if c.kind == KindBridge && l.Master == c.name {
-				l.Master = ""
+				l.Master, l.Port = "", PortState{}
 				m.Links[name] = l
 			}
 		}
@@ -141,7 +141,7 @@ func (m *model) set(c setLink) error {
 		l.Up = false
 	}
 	if c.detach {
-		l.Master = ""
+		l.Master, l.Port = "", PortState{}
 	}
 	if c.quiet {
 		l.IPv6 = false
@@ -162,7 +162,14 @@ func (m *model) set(c setLink) error {
 		if b := m.Links[c.master]; b.Kind != KindBridge || !b.ours() {
 			return fmt.Errorf("no bridge %s of ours", c.master)
 		}
-		l.Master = c.master
+		l.Master, l.Port = c.master, PortState{Learning: true, Flood: true}
+	}
+	l.Port.Pinned = slices.DeleteFunc(slices.Clone(l.Port.Pinned), func(m policy.MAC) bool { return slices.Contains(c.forwarding.unpin, m) })
+	if c.forwarding.closed {
+		l.Port.Learning, l.Port.Flood = false, false
+	}
+	if c.forwarding.pin != (policy.MAC{}) {
+		l.Port.Pinned = append(l.Port.Pinned, c.forwarding.pin)
 	}
 	if c.end.mac != (policy.MAC{}) {
 		l.Inside.MAC = c.end.mac

@@ -33,6 +33,13 @@ func (k *Kernel) Observe(ctx context.Context) (State, error) {
 	if err != nil {
 		return State{}, fmt.Errorf("observe links: %w", err)
 	}
+	pins, err := s.pins(ctx)
+	if err != nil {
+		return State{}, fmt.Errorf("observe links: %w", err)
+	}
+	for i, l := range links {
+		links[i].Port.Pinned = pins[l.Index]
+	}
 	state := State{Links: named(links), Namespaces: guests}
 	if state.Netfilter, err = k.observeNetfilter(); err != nil {
 		return State{}, fmt.Errorf("observe links: %w", err)

@@ -91,6 +91,9 @@ func (p *planner) updatePort(port Port, have Link) {
 	set := setLink{name: port.Name, index: have.Index}
 	detail := p.common(&set, have, port.alias(), port.MAC)
 	detail = append(detail, p.inside(&set, port, have.Inside)...)
+	if have.Master == port.Bridge {
+		detail = append(detail, set.forwarding.compare(port, have.Port)...)
+	}
 	p.update(&p.steps.Create, port.Object(), port.Guest, detail, set)
 	switch {
 	case have.Master != port.Bridge:
@@ -119,8 +122,11 @@ func (p *planner) inside(set *setLink, port Port, have End) []string {
 }
 
 func (p *planner) attach(port Port, index int, detail []string, master string) {
-	s := step(plan.Update, port.Object(), port.Guest, detail,
-		setLink{name: port.Name, index: index, alias: port.alias(), master: master, state: stateUp})
+	set := setLink{name: port.Name, index: index, alias: port.alias(), master: master, state: stateUp}
+	if master != "" {
+		set.forwarding = setForwarding{closed: true, pin: port.GuestMAC} // before it is up
+	}
+	s := step(plan.Update, port.Object(), port.Guest, detail, set)
 	s.needs = []string{"bridge " + port.Bridge}
 	p.steps.Attach = append(p.steps.Attach, s)
 }

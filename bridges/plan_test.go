@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 
@@ -139,6 +140,11 @@ func TestPlanText(t *testing.T) {
 			edit(m, "dir-1.0", func(l *Link) { l.Up = false })
 			edit(m, "dir-1.1", func(l *Link) { l.Master = "br130" })
 			edit(m, "www-1.0", func(l *Link) { l.Master = "" })
+		}},
+		{name: "learning-port", want: all, spoil: func(m *model) {
+			edit(m, "dir-1.1", func(l *Link) {
+				l.Port = PortState{Learning: true, Flood: true, Pinned: []policy.MAC{{2, 6, 6, 6, 6, 6}}}
+			})
 		}},
 		{name: "hostile-guest", want: all, spoil: func(m *model) {
 			edit(m, "www-1.0", func(l *Link) { l.Inside.MAC, l.Inside.MTU = policy.MAC{2, 6, 6, 6, 6, 6}, 68 })
@@ -289,6 +295,9 @@ func checkSettled(t *testing.T, want Spec, have State) {
 		}
 		if l.Kind != p.Kind || !l.Up || l.Master != p.Bridge || l.MTU != mtu || l.MAC != p.MAC {
 			t.Errorf("port %s is %+v", p.Name, l)
+		}
+		if l.Port.Learning || l.Port.Flood || !slices.Equal(l.Port.Pinned, []policy.MAC{p.GuestMAC}) {
+			t.Errorf("port %s: its bridge has %+v, want nothing but frames to %s", p.Name, l.Port, p.GuestMAC)
 		}
 		if p.Kind == KindVeth && (l.Inside.Guest != p.Guest || l.Inside.MAC != p.GuestMAC || l.Inside.MTU != mtu) {
 			t.Errorf("port %s leads to %+v", p.Name, l.Inside)

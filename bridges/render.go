@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// Render writes the links of a Spec as lines of ip(8) that would make them by hand, in the order in which they are made, ports at last. It is
+// Render writes the links of a Spec as lines of ip(8) and bridge(8) that would make them by hand, in the order in which they are made, ports at last. It is
 // for people to read and compare: the agent itself starts no process. MTU, which follows the trunk's, and marks are left out.
 func Render(w io.Writer, s Spec) error {
 	var b strings.Builder
@@ -35,7 +35,8 @@ func Render(w io.Writer, s Spec) error {
 		fmt.Fprintln(&b, "# the filter comes first")
 	}
 	for _, p := range s.Ports {
-		fmt.Fprintf(&b, "ip link set %s master %s up\n", p.Name, p.Bridge)
+		fmt.Fprintf(&b, "ip link set %s master %s\nip link set %s type bridge_slave learning off flood off\n", p.Name, p.Bridge, p.Name)
+		fmt.Fprintf(&b, "bridge fdb replace %s dev %s master static sticky\nip link set %s up\n", p.GuestMAC, p.Name, p.Name)
 	}
 	_, err := io.WriteString(w, b.String())
 	return err

@@ -74,6 +74,21 @@ func TestRepair(t *testing.T) {
 		{"port off its bridge", func(t *testing.T, k *Kernel, have State) {
 			raw(t, k, unix.RTM_SETLINK, 0, header(have.Links["www-1.1"].Index), attribute32(unix.IFLA_MASTER, 0))
 		}},
+		{"port learns and floods", func(t *testing.T, k *Kernel, have State) {
+			info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
+			info.AddRtAttr(unix.IFLA_INFO_SLAVE_KIND, nl.NonZeroTerminated("bridge"))
+			data := info.AddRtAttr(unix.IFLA_INFO_SLAVE_DATA, nil)
+			data.AddRtAttr(nl.IFLA_BRPORT_LEARNING, nl.Uint8Attr(1))
+			data.AddRtAttr(nl.IFLA_BRPORT_UNICAST_FLOOD, nl.Uint8Attr(1))
+			raw(t, k, unix.RTM_NEWLINK, 0, header(have.Links["www-1.1"].Index), info)
+		}},
+		{"forwarding entry deleted", func(t *testing.T, k *Kernel, have State) {
+			l := have.Links["www-1.1"]
+			raw(t, k, unix.RTM_DELNEIGH, 0, encodePin(pin{l.Index, l.Port.Pinned[0]})...)
+		}},
+		{"forwarding entry elsewhere", func(t *testing.T, k *Kernel, have State) {
+			raw(t, k, unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, encodePin(pin{have.Links["dir-1.1"].Index, have.Links["www-1.1"].Port.Pinned[0]})...)
+		}},
 		{"trunk wider", func(t *testing.T, k *Kernel, have State) {
 			raw(t, k, unix.RTM_SETLINK, 0, header(have.Links["trunk0"].Index), attribute32(unix.IFLA_MTU, 9000))
 		}},

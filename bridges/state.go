@@ -38,6 +38,7 @@ type Link struct {
 	VLAN   VLANState   `json:"vlan,omitzero"`
 	Bridge BridgeState `json:"bridge,omitzero"`
 	Tap    TapState    `json:"tap,omitzero"`
+	Port   PortState   `json:"port,omitzero"`   // of a bridge
 	Inside End         `json:"inside,omitzero"` // veth: its other end, if that is in a guest's namespace
 
 	master, link int // IFLA_MASTER, IFLA_LINK: indexes, the latter in the namespace of the other end
@@ -56,6 +57,13 @@ type BridgeState struct {
 	Snooping      bool   `json:"snooping"`
 	VLANFiltering bool   `json:"vlan_filtering"`
 	CallIPTables  bool   `json:"call_iptables"` // br_netfilter, any of the three families
+}
+
+// PortState is what bladenet manages of a guest's port of a bridge.
+type PortState struct {
+	Learning bool         `json:"learning"` // the bridge believes the sender's MAC of every frame from the port
+	Flood    bool         `json:"flood"`    // the port gets frames to a MAC that the bridge does not know
+	Pinned   []policy.MAC `json:"pinned"`   // frames to these go to the port, whoever says otherwise; sorted
 }
 
 // TapState is what nobody can change of a tap once it is there. Whoever opens it decides on the packet and vnet headers.
