@@ -16,17 +16,17 @@ import (
 	"github.com/bladenet/bladenet/guests"
 	"github.com/bladenet/bladenet/guests/channel"
 	"github.com/bladenet/bladenet/hostagent/api"
+	"github.com/bladenet/bladenet/hostagent/journal"
 	"github.com/bladenet/bladenet/hostagent/revision"
 	"github.com/bladenet/bladenet/policy"
 	"github.com/bladenet/bladenet/policy/filter"
 	"github.com/bladenet/bladenet/policy/nft"
 )
 
-// How long the loop waits: resync when nothing happens, settle after an event so that a burst is one pass, and the first and
-// longest pause after a pass that left something to do.
+// How long the loop waits: resync when nothing happens, and the first and longest pause after a pass that left something to do. After an
+// event it waits as its pace says, so that a burst is one pass.
 const (
 	resync     = 30 * time.Second
-	settle     = 30 * time.Millisecond
 	firstRetry = time.Second
 	lastRetry  = 30 * time.Second
 )
@@ -69,6 +69,7 @@ type Config struct {
 	Images  guests.Images
 	Dial    func(ctx context.Context, cid uint32) (*channel.Client, error) // a director's helper
 	Log     *slog.Logger
+	Ready   func() // called once: the filter stands, or what stands in its way is known; may be nil
 }
 
 // Agent keeps one blade as its revision says. Use New.
@@ -80,6 +81,9 @@ type Agent struct {
 	directors *directors
 	backoff   guests.Backoff
 	order     []stage
+	journal   *journal.Journal
+	meters    *meters
+	fights    *fights
 	wakeC     chan struct{}
 	life      context.Context // of Run: conversations with directors end with it
 	verifyFor time.Duration   // how long a revision may take to verify
@@ -87,11 +91,16 @@ type Agent struct {
 	passing  sync.Mutex   // one pass at a time; also guards the policy folder
 	spawning atomic.Int32 // spawns that may still be undone
 
+	followers atomic.Int32 // clients that follow the journal
+	health    health
+
 	mu      sync.Mutex // guards what follows
 	now     wanted
 	waiting []api.Waiting
-	passed  bool // a pass has ended since the revision came into force
-	failed  bool // the last pass failed
+	passed  bool                              // a pass has ended since the revision came into force
+	failed  bool                              // the last pass failed
+	reached bool                              // the revision had its way once: what is found from now on is drift
+	phases  map[policy.GuestName]guests.Phase // as the last pass found them
 }
 
 // wanted is what the agent keeps the blade at.
@@ -106,11 +115,17 @@ func New(cfg Config) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &Agent{cfg: cfg, log: cfg.Log.With("blade", cfg.Blade), revisions: store, wakeC: make(chan struct{}, 1), verifyFor: verifyTimeout}
+	a := &Agent{
+		cfg: cfg, log: cfg.Log.With("blade", cfg.Blade), revisions: store, wakeC: make(chan struct{}, 1), verifyFor: verifyTimeout,
+		meters: newMeters(), fights: &fights{each: map[string]*fight{}},
+	}
+	if a.journal, err = journal.Open(filepath.Join(cfg.State, "journal")); err != nil {
+		a.log.Warn("the journal is kept in memory only", "err", err)
+	}
 	if err := revision.Sweep(cfg.Policy); err != nil {
 		a.log.Warn("sweep the policy folder", "err", err)
 	}
-	a.directors = &directors{log: a.log, wake: a.Wake, dial: cfg.Dial, each: map[policy.GuestName]*director{}}
+	a.directors = &directors{log: a.log, wake: a.Wake, dial: cfg.Dial, changed: a.recordRotation, each: map[policy.GuestName]*director{}}
 	a.order = a.stages()
 	last, ok, err := store.Latest()
 	if err != nil {
@@ -124,6 +139,7 @@ func New(cfg Config) (*Agent, error) {
 		return nil, fmt.Errorf("load revision %d: it was right once and is not now: %s", last.Number, found[0].Message)
 	}
 	a.now = wanted{revision: last, blade: blade}
+	a.reached = last.Trial == nil
 	return a, nil
 }
 
@@ -138,6 +154,8 @@ func (a *Agent) Wake() {
 // Run keeps the blade until ctx ends. It leaves the kernel as it is.
 func (a *Agent) Run(ctx context.Context) error {
 	a.life = ctx
+	a.record(api.Entry{Kind: api.Agent, Revision: a.wantedNow().revision.Number, Message: "bladed begins"})
+	defer a.end()
 	if a.wantedNow().revision.Number == 0 {
 		if err := a.adopt(ctx); err != nil {
 			a.log.Error("no revision yet, and the policy folder cannot be taken", "err", err)
@@ -146,6 +164,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.watch(ctx)
 	a.resume(ctx)
 	retry := firstRetry
+	var pace pace
 	for {
 		a.expire(ctx)
 		pause := resync + rand.N(resync/4)
@@ -158,10 +177,18 @@ func (a *Agent) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(min(pause, a.untilDeadline())):
+		case <-time.After(min(pause, a.untilDeadline(), a.fights.next(time.Now()))):
 		case <-a.wakeC:
-			sleep(ctx, settle)
+			sleep(ctx, pace.next(time.Now()))
 		}
+	}
+}
+
+// end records that the agent ends.
+func (a *Agent) end() {
+	a.record(api.Entry{Kind: api.Agent, Message: "bladed ends; the blade stays as it is"})
+	if err := a.journal.Close(); err != nil {
+		a.log.Warn("journal", "err", err)
 	}
 }
 
@@ -195,31 +222,40 @@ func (a *Agent) keep(ctx context.Context) bool {
 
 // pass brings the blade to the revision in force. The caller holds passing.
 func (a *Agent) pass(ctx context.Context, report func(api.Event)) error {
+	defer a.health.ready(a.cfg.Ready)
 	now := a.wantedNow()
 	if now.revision.Number == 0 {
+		a.health.beat("no revision")
 		return nil
 	}
 	out := a.walk(ctx, &pass{blade: now.blade, apply: true, report: report})
-	a.note(out)
+	a.meters.passed()
+	for _, step := range a.fights.over(time.Now()) {
+		a.record(api.Entry{Kind: api.Settled, Subsystem: step.Subsystem, Object: step.Object, Guest: step.Guest, Message: "nobody else changes it any more"})
+	}
+	before := a.note(out)
+	a.recordWaiting(before, out.waiting)
 	return out.err
 }
 
-// note keeps what a pass left to do; what was waiting before keeps its time.
-func (a *Agent) note(out outcome) {
+// note keeps what a pass left to do and returns what was waiting before, which keeps its time.
+func (a *Agent) note(out outcome) (before []api.Waiting) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	since := map[string]time.Time{}
 	for _, w := range a.waiting {
-		since[w.Step.Subsystem+w.Step.Object] = w.Since
+		since[key(w.Step)] = w.Since
 	}
 	for i := range out.waiting {
 		w := &out.waiting[i]
-		w.Since = since[w.Step.Subsystem+w.Step.Object]
+		w.Since = since[key(w.Step)]
 		if w.Since.IsZero() {
 			w.Since = time.Now()
 		}
 	}
-	a.waiting, a.passed, a.failed = out.waiting, true, out.err != nil
+	before = a.waiting
+	a.waiting, a.passed, a.failed, a.reached = out.waiting, true, out.err != nil, true
+	return before
 }
 
 func (a *Agent) wantedNow() wanted {
@@ -317,8 +353,10 @@ func (a *Agent) enforce(draft revision.Revision, blade policy.Blade, report func
 // inForce makes w what the passes from now on bring the blade to.
 func (a *Agent) inForce(w wanted) {
 	a.mu.Lock()
-	a.now, a.passed = w, false
+	a.now, a.passed, a.reached = w, false, false
 	a.mu.Unlock()
+	a.fights.reset()
+	a.record(api.Entry{Kind: api.Revised, Revision: w.revision.Number, Message: "in force: " + w.revision.Note})
 	a.log.Info("revision in force", "revision", w.revision.Number, "note", w.revision.Note)
 }
 

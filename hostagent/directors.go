@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"reflect"
 	"sync"
 	"time"
 
@@ -22,12 +23,19 @@ const (
 	settlePoll      = 20 * time.Millisecond
 )
 
+// How long at least lies between two tellings of what one director says.
+const (
+	firstGap = time.Second
+	lastGap  = time.Minute
+)
+
 // directors keeps one conversation with the helper in each KVM director of the blade: it hands over the wanted state when
 // the helper has another one, and remembers the last answer. What it reads is a guest's word: shown, never obeyed.
 type directors struct {
-	log  *slog.Logger
-	wake func()
-	dial func(ctx context.Context, cid uint32) (*channel.Client, error)
+	log     *slog.Logger
+	wake    func()
+	dial    func(ctx context.Context, cid uint32) (*channel.Client, error)
+	changed func(name policy.GuestName, before, after channel.Status) // is told what a director said when it was called last, and says now
 
 	mu   sync.Mutex
 	each map[policy.GuestName]*director
@@ -43,6 +51,12 @@ type director struct {
 	status channel.Status
 	seen   time.Time
 	err    error
+
+	// Only converse uses these. A guest that says something new at each question must not fill the journal: it is told on at
+	// moments that lie further and further apart.
+	told   channel.Status
+	toldAt time.Time
+	gap    time.Duration
 }
 
 // want begins conversations with new directors, ends those that are gone and hands changed states over.
@@ -165,6 +179,9 @@ func (d *directors) speak(ctx context.Context, c *director, client *channel.Clie
 	}
 	c.err = err
 	d.mu.Unlock()
+	if err == nil {
+		d.tell(c, guest.Name, status, time.Now())
+	}
 	if changed {
 		if err != nil {
 			d.log.Warn("director does not answer", "guest", guest.Name, "err", err)
@@ -174,6 +191,20 @@ func (d *directors) speak(ctx context.Context, c *director, client *channel.Clie
 		d.wake()
 	}
 	return client
+}
+
+// tell hands on what a director says otherwise than it did when that was told last.
+func (d *directors) tell(c *director, name policy.GuestName, status channel.Status, now time.Time) {
+	quiet := now.Sub(c.toldAt)
+	if quiet < c.gap || reflect.DeepEqual(c.told.Services, status.Services) {
+		return
+	}
+	c.gap = min(max(2*c.gap, firstGap), lastGap)
+	if quiet > 2*lastGap {
+		c.gap = firstGap
+	}
+	d.changed(name, c.told, status)
+	c.told, c.toldAt = status, now
 }
 
 // exchange asks for the status and hands the state over when the helper has another one.

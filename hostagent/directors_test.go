@@ -97,7 +97,7 @@ func director1(weight int) policy.Guest {
 
 func conversations(t *testing.T, d *dialer) *directors {
 	t.Helper()
-	return &directors{log: slog.New(slog.DiscardHandler), wake: func() {}, dial: d.dial, each: map[policy.GuestName]*director{}}
+	return &directors{log: slog.New(slog.DiscardHandler), wake: func() {}, dial: d.dial, changed: func(policy.GuestName, channel.Status, channel.Status) {}, each: map[policy.GuestName]*director{}}
 }
 
 func until(t *testing.T, what string, ok func() bool) {
@@ -120,10 +120,12 @@ func TestADirectorGetsItsStateOnceAndEachChange(t *testing.T) {
 	if n := h.count(); n != 1 {
 		t.Errorf("an unchanged state was handed over %d times, want once", n)
 	}
+	h.mu.Lock() // it cannot answer yet
 	ds.want(t.Context(), []policy.Guest{director1(50)})
 	if a, _ := ds.last("d1"); a.inForce {
 		t.Error("the old state counts as the new one")
 	}
+	h.mu.Unlock()
 	until(t, "second state in force", inForce)
 	if n := h.count(); n != 2 {
 		t.Errorf("states handed over: %d, want 2", n)

@@ -61,6 +61,7 @@ func (a *Agent) walk(ctx context.Context, p *pass) outcome {
 	var out outcome
 	for _, s := range a.order {
 		begin := time.Now()
+		a.health.beat(s.name)
 		w, err := s.plan(ctx, p)
 		if err != nil {
 			out.fail(s, nil, err)
@@ -78,7 +79,14 @@ func (a *Agent) walk(ctx context.Context, p *pass) outcome {
 		if err != nil {
 			out.fail(s, w.steps, err)
 		}
-		a.tell(p, s, w.steps, err, time.Since(begin))
+		took := time.Since(begin)
+		a.tell(p, s, w.steps, err, took)
+		if p.apply {
+			a.did(s, w.steps, err, took)
+			if s.name == "filter" {
+				a.health.ready(a.cfg.Ready)
+			}
+		}
 	}
 	return out
 }
@@ -88,7 +96,7 @@ func (o *outcome) fail(s stage, steps []plan.Step, err error) {
 	o.err = errors.Join(o.err, fmt.Errorf("%s: %w", s.name, err))
 	step := plan.Step{Subsystem: s.name, Verb: plan.Blocked, Object: s.name, Reason: "cannot be read"}
 	if len(steps) > 0 {
-		step.Object, step.Reason = fmt.Sprintf("%d steps", len(steps)), "see the error"
+		step.Reason = fmt.Sprintf("%d steps: see the error", len(steps))
 	}
 	o.waiting = append(o.waiting, api.Waiting{Step: step, Error: err.Error()})
 }

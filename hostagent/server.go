@@ -1,10 +1,12 @@
 package hostagent
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"net/http"
@@ -115,8 +117,56 @@ func (a *Agent) Handler() http.Handler {
 			return a.Destroy(ctx, in.Name, report)
 		})
 	})
+	mux.HandleFunc("GET "+prefix+"events", a.serveEvents)
 	mux.HandleFunc("GET /metrics", a.metrics)
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		if err := a.Alive(); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		_, _ = io.WriteString(w, "ok\n") // a client that went away is not the daemon's failure
+	})
 	return mux
+}
+
+// mostFollowers is how many clients may follow the journal at a time.
+const mostFollowers = 32
+
+// serveEvents writes entries of the journal, a JSON document a line: those after a number, and with follow those that come.
+func (a *Agent) serveEvents(w http.ResponseWriter, r *http.Request) {
+	after, err := strconv.ParseUint(cmp.Or(r.FormValue("after"), "0"), 10, 64)
+	if err != nil {
+		http.Error(w, "after: the number of an entry", http.StatusBadRequest)
+		return
+	}
+	follow := r.FormValue("follow") != ""
+	if follow {
+		if a.followers.Add(1) > mostFollowers {
+			a.followers.Add(-1)
+			http.Error(w, fmt.Sprintf("%d clients follow the events already", mostFollowers), http.StatusServiceUnavailable)
+			return
+		}
+		defer a.followers.Add(-1)
+	}
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	flush, enc := http.NewResponseController(w), json.NewEncoder(w)
+	for {
+		entries, more := a.Events(after)
+		for _, e := range entries {
+			after = e.Number
+			if enc.Encode(e) != nil {
+				return // the client went away
+			}
+		}
+		if flush.Flush() != nil || !follow {
+			return
+		}
+		select {
+		case <-r.Context().Done():
+			return
+		case <-more:
+		}
+	}
 }
 
 // read decodes a request; false means that the client has been told why not.

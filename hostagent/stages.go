@@ -47,6 +47,7 @@ func (a *Agent) links(ctx context.Context, p *pass, pick linkSteps) (work, error
 	}
 	var w work
 	var todo []bridges.Step
+	now := time.Now()
 	for _, s := range pick(bridges.Plan(bridges.Wanted(p.blade), have)) {
 		guest := policy.GuestName(s.Guest)
 		switch {
@@ -54,6 +55,9 @@ func (a *Agent) links(ctx context.Context, p *pass, pick linkSteps) (work, error
 			p.hold(guest, s.Reason)
 		case p.held[guest] != "":
 			s.Step = blocked(s.Step, p.held[guest])
+		case a.fights.held(s.Step, now) != "":
+			s.Step = blocked(s.Step, a.fights.held(s.Step, now))
+			p.hold(guest, "its links are fought over")
 		case p.closed != "" && guest != "":
 			s.Step = blocked(s.Step, p.closed)
 			p.hold(guest, p.closed)
@@ -80,8 +84,17 @@ func (a *Agent) applyFilter(ctx context.Context, p *pass) (work, error) {
 		return work{}, err
 	}
 	var w work
+	held := ""
 	for _, s := range steps {
 		w.steps = append(w.steps, s.Step)
+		held = cmp.Or(held, a.fights.held(s.Step, time.Now()))
+	}
+	if held != "" { // it is one transaction
+		p.closed = "the filter is not as wanted"
+		for i := range w.steps {
+			w.steps[i] = blocked(w.steps[i], held)
+		}
+		return w, nil
 	}
 	if len(steps) > 0 {
 		w.apply = func(ctx context.Context) error {
@@ -120,9 +133,17 @@ func (a *Agent) fillNamespaces(ctx context.Context, p *pass) (work, error) {
 		if len(steps) == 0 {
 			continue
 		}
+		held := ""
 		for _, s := range steps {
 			s.Guest = string(g.Name)
+			held = cmp.Or(held, a.fights.held(s.Step, time.Now()))
+			if held != "" {
+				s.Step = blocked(s.Step, held)
+			}
 			w.steps = append(w.steps, s.Step)
+		}
+		if held != "" {
+			continue
 		}
 		todo = append(todo, func(ctx context.Context) error {
 			if err := inside.Apply(ctx, ns, steps); err != nil {
@@ -167,6 +188,9 @@ func (a *Agent) guests(ctx context.Context, p *pass, pick func(guests.Steps) []g
 		return work{}, err
 	}
 	a.backoff.Hold(have.Held, time.Now())
+	if p.apply {
+		a.recordGuests(have.Guests)
+	}
 	var w work
 	var todo []guests.Step
 	for _, s := range pick(guests.Plan(p.blade.Guests, have)) {
@@ -180,7 +204,10 @@ func (a *Agent) guests(ctx context.Context, p *pass, pick func(guests.Steps) []g
 	}
 	if len(todo) > 0 {
 		w.apply = func(ctx context.Context) error {
-			done := func(s guests.Step, _ time.Duration, _ error) { a.backoff.Record(s, time.Now()) }
+			done := func(s guests.Step, _ time.Duration, _ error) {
+				a.backoff.Record(s, time.Now())
+				a.health.beat(s.Object)
+			}
 			return guests.Applier{Drivers: a.cfg.Drivers, Done: done}.Apply(ctx, todo)
 		}
 	}

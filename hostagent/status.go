@@ -4,10 +4,8 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"net/http"
 	"net/netip"
 	"slices"
-	"sort"
 	"time"
 
 	"github.com/bladenet/bladenet/bridges"
@@ -19,14 +17,21 @@ import (
 
 // Status reads the blade back and says how it is. A part that cannot be read is left empty and is among what is waiting.
 func (a *Agent) Status(ctx context.Context) (api.Status, error) {
+	now := a.wantedNow()
+	s, err := a.observed(ctx, now)
+	s.Pending = a.pending(now)
+	return s, err
+}
+
+// observed is the status without the policy folder.
+func (a *Agent) observed(ctx context.Context, now wanted) (api.Status, error) {
 	a.mu.Lock()
-	now, passed, failed := a.now, a.passed, a.failed
+	passed, failed := a.passed, a.failed
 	s := api.Status{
 		Version: api.Version, Blade: a.cfg.Blade, Site: now.blade.Site, Zone: now.blade.Zone, Trunk: now.blade.Trunk, Revision: now.revision.Number,
 		Waiting: slices.Clone(a.waiting), Links: []api.Link{}, Guests: []api.Guest{}, Services: []api.Service{},
 	}
 	a.mu.Unlock()
-	s.Pending = a.pending(now)
 	if t := now.revision.Trial; t != nil {
 		s.Trial = &api.Trial{Back: t.Back, Verified: t.Verified, Deadline: t.Deadline}
 	}
@@ -164,31 +169,4 @@ func (a *Agent) filterStatus(ctx context.Context, blade policy.Blade, s *api.Fil
 		return fmt.Errorf("count conntrack entries of VIPs: %w", err)
 	}
 	return nil
-}
-
-// metrics writes the few figures that supervision needs, in Prometheus' text format.
-func (a *Agent) metrics(w http.ResponseWriter, r *http.Request) {
-	s, err := a.Status(r.Context())
-	if err != nil {
-		http.Error(w, err.Error(), http.StatusInternalServerError)
-		return
-	}
-	w.Header().Set("Content-Type", "text/plain; version=0.0.4")
-	converged := 0
-	if s.Converged {
-		converged = 1
-	}
-	fmt.Fprintf(w, "# TYPE bladenet_revision gauge\nbladenet_revision %d\n", s.Revision)
-	fmt.Fprintf(w, "# TYPE bladenet_converged gauge\nbladenet_converged %d\n", converged)
-	fmt.Fprintf(w, "# TYPE bladenet_waiting_steps gauge\nbladenet_waiting_steps %d\n", len(s.Waiting))
-	fmt.Fprintf(w, "# TYPE bladenet_vip_conntrack_entries gauge\nbladenet_vip_conntrack_entries %d\n", s.Filter.VIPConntrack)
-	fmt.Fprintf(w, "# TYPE bladenet_filter_dropped_packets_total counter\n")
-	reasons := make([]string, 0, len(s.Filter.Dropped))
-	for reason := range s.Filter.Dropped {
-		reasons = append(reasons, reason)
-	}
-	sort.Strings(reasons)
-	for _, reason := range reasons {
-		fmt.Fprintf(w, "bladenet_filter_dropped_packets_total{reason=%q} %d\n", reason, s.Filter.Dropped[reason])
-	}
 }

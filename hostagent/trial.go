@@ -111,6 +111,7 @@ func (a *Agent) signOff(now wanted) error {
 	}
 	a.keepTrial(now)
 	a.log.Info("revision signed off", "revision", now.revision.Number)
+	a.record(api.Entry{Kind: api.Revised, Revision: now.revision.Number, Message: "signed off"})
 	return nil
 }
 
@@ -206,6 +207,7 @@ func (a *Agent) giveUp(ctx context.Context, why string, report func(api.Event)) 
 	}
 	short, _, _ := strings.Cut(why, "\n")
 	a.log.Warn("return", "revision", from.Number, "to", back.Number, "why", short)
+	a.record(api.Entry{Kind: api.Revised, Revision: from.Number, Message: "returned from: " + why})
 	report(api.Event{Message: fmt.Sprintf("revision %d is returned from: %s", from.Number, why)})
 	note := fmt.Sprintf("return from %d to %d: %s", from.Number, back.Number, short)
 	if _, err := a.enforce(revision.Revision{Note: note, Files: back.Files}, blade, report); err != nil {
@@ -235,7 +237,7 @@ type foreseen struct {
 func (a *Agent) foresee(ctx context.Context, blade policy.Blade) foreseen {
 	known := foreseen{blocked: map[string]bool{}, answers: map[string]bool{}}
 	for _, w := range a.walk(ctx, &pass{blade: blade}).waiting {
-		known.blocked[w.Step.Subsystem+" "+w.Step.Object] = true
+		known.blocked[key(w.Step)] = true
 	}
 	for _, g := range blade.Guests {
 		if answer, ok := a.directors.last(g.Name); ok && answer.inForce && answer.status.Error == "" {
@@ -249,7 +251,7 @@ func (a *Agent) foresee(ctx context.Context, blade policy.Blade) foreseen {
 func (k foreseen) left(o outcome) []plan.Step {
 	var left []plan.Step
 	add := func(s plan.Step) {
-		if k.blocked[s.Subsystem+" "+s.Object] || s.Subsystem == "director" && !k.answers[s.Guest] {
+		if k.blocked[key(s)] || s.Subsystem == "director" && !k.answers[s.Guest] {
 			return
 		}
 		left = append(left, s)

@@ -1,10 +1,12 @@
 package hostagent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -18,6 +20,8 @@ import (
 	"github.com/bladenet/bladenet/hostagent/api"
 	"github.com/bladenet/bladenet/hostagent/revision"
 	"github.com/bladenet/bladenet/policy"
+	"github.com/bladenet/bladenet/policy/filter"
+	"github.com/bladenet/bladenet/policy/nft"
 	"github.com/bladenet/bladenet/policy/plan"
 )
 
@@ -26,7 +30,37 @@ type world struct {
 	mu     sync.Mutex
 	has    string
 	refuse string // a world with this service cannot be made
-	passes int
+	passes int    // that tried to change it
+	looked int
+
+	subsystem string // whose it is; links where empty
+}
+
+// undo is a stranger's work; true when there was something to undo.
+func (w *world) undo() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	was := w.has
+	w.has = "a stranger's"
+	return was != w.has
+}
+
+func (w *world) undone() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.has == "a stranger's"
+}
+
+func (w *world) made() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.passes
+}
+
+func (w *world) looks() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.looked
 }
 
 func servicesOf(b policy.Blade) string {
@@ -40,11 +74,12 @@ func servicesOf(b policy.Blade) string {
 func (w *world) stage(_ context.Context, p *pass) (work, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.looked++
 	want := servicesOf(p.blade)
 	if want == w.has {
 		return work{}, nil
 	}
-	steps := []plan.Step{{Subsystem: "links", Verb: plan.Update, Object: "world", Detail: []string{w.has + " -> " + want}}}
+	steps := []plan.Step{{Subsystem: cmp.Or(w.subsystem, "links"), Verb: plan.Update, Object: "world", Detail: []string{w.has + " -> " + want}}}
 	return work{steps: steps, apply: func(context.Context) error {
 		w.mu.Lock()
 		defer w.mu.Unlock()
@@ -57,11 +92,18 @@ func (w *world) stage(_ context.Context, p *pass) (work, error) {
 	}}, nil
 }
 
-// noLinks and silentFilter are sources of events that have none.
+// noLinks and silentFilter are sources of events that have none; the filter has counted a little.
 type (
 	noLinks      struct{ Links }
 	silentFilter struct{ Filter }
 )
+
+func (silentFilter) Counters(context.Context) (nft.Counters, error) {
+	spoofed := map[filter.Reason]nft.Counter{filter.SpoofedMAC: {Packets: 3}}
+	return nft.Counters{Reasons: spoofed, Ports: map[string]map[filter.Reason]nft.Counter{"www-1.1": spoofed}, Rules: map[string]nft.Counter{"admin": {Packets: 7}}}, nil
+}
+
+func (silentFilter) VIPConntrack(context.Context, []netip.Addr) (int, error) { return 0, nil }
 
 func (noLinks) Watch(ctx context.Context, _ func()) error      { <-ctx.Done(); return nil }
 func (silentFilter) Watch(ctx context.Context, _ func()) error { <-ctx.Done(); return nil }

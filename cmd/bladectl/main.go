@@ -37,7 +37,7 @@ type verb struct {
 
 func verbs() []verb {
 	return []verb{
-		checkVerb(), planVerb(), applyVerb(), confirmVerb(), rollbackVerb(), revisionsVerb(), statusVerb(), spawnVerb(), destroyVerb(), explainVerb(), renderVerb(), fmtVerb(), initVerb(), imageVerb(),
+		checkVerb(), planVerb(), applyVerb(), confirmVerb(), rollbackVerb(), revisionsVerb(), statusVerb(), eventsVerb(), spawnVerb(), destroyVerb(), explainVerb(), renderVerb(), fmtVerb(), initVerb(), imageVerb(),
 	}
 }
 
@@ -72,7 +72,10 @@ func run(ctx context.Context, e env, args []string) int {
 
 // status turns a verb's error into an exit status and says what has not been said yet.
 func status(e env, err error) int {
+	var own exitStatus
 	switch {
+	case errors.As(err, &own):
+		return int(own)
 	case err == nil, errors.Is(err, errHelp):
 		return exitOK
 	case errors.Is(err, errChanges):

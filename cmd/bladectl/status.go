@@ -19,10 +19,14 @@ func statusVerb() verb {
 	}
 	v.run = func(ctx context.Context, e env, args []string) error {
 		f := newFlags(e, v).withSocket().withOutput()
+		supervised := f.Bool("nagios", false, "one line and an exit status for supervision: 0 all is well, 1 warning, 2 critical")
 		if _, err := f.parse(args, 0, 0); err != nil {
 			return err
 		}
 		s, err := api.NewClient(f.socket).Status(ctx)
+		if *supervised {
+			return nagios(e.stdout, s, err)
+		}
 		if err != nil {
 			return err
 		}

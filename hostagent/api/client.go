@@ -78,6 +78,35 @@ func (c *Client) Destroy(ctx context.Context, r DestroyRequest, see func(Event))
 	return c.stream(ctx, "destroy", r, see)
 }
 
+// Events hands entries of the journal to see, oldest first; with Follow until ctx ends or the daemon does.
+func (c *Client) Events(ctx context.Context, r EventsRequest, see func(Entry) error) error {
+	path := "events?after=" + strconv.FormatUint(r.After, 10)
+	if r.Follow {
+		path += "&follow=1"
+	}
+	resp, err := c.do(ctx, http.MethodGet, path, nil)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	for dec := json.NewDecoder(resp.Body); ; {
+		var e Entry
+		switch err := dec.Decode(&e); {
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, io.EOF) && !r.Follow:
+			return nil
+		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+			return errors.New("bladed has ended: its events end here")
+		case err != nil:
+			return fmt.Errorf("read events: %w", err)
+		}
+		if err := see(e); err != nil {
+			return err
+		}
+	}
+}
+
 func (c *Client) call(ctx context.Context, method, verb string, in, out any) error {
 	resp, err := c.do(ctx, method, verb, in)
 	if err != nil {

@@ -128,6 +128,41 @@ type Event struct {
 	Error       string             `json:"error,omitempty"`
 }
 
+// EntryKind is what an entry of the journal is about.
+type EntryKind string
+
+// The kinds.
+const (
+	Agent     EntryKind = "agent"    // bladed began or ended
+	Revised   EntryKind = "revision" // another one is in force, was signed off or returned from
+	Applied   EntryKind = "applied"  // a step that a revision asked for was done
+	Repaired  EntryKind = "repaired" // a step was done because the blade had drifted from what is in force
+	IsWaiting EntryKind = "waiting"  // something cannot be as it should, and why
+	Settled   EntryKind = "settled"  // it is now
+	GuestIs   EntryKind = "guest"    // a guest began or ended
+	Rotation  EntryKind = "rotation" // a director gives a real server weight, or takes it; a VIP comes or goes
+	Fight     EntryKind = "fight"    // somebody undoes what the agent does, again and again
+)
+
+// Entry is one line of the journal. Numbers count up by one, over the daemon's restarts too.
+type Entry struct {
+	Number    uint64    `json:"number"`
+	Time      time.Time `json:"time"`
+	Kind      EntryKind `json:"kind"`
+	Revision  int       `json:"revision,omitempty"`
+	Subsystem string    `json:"subsystem,omitempty"`
+	Verb      plan.Verb `json:"verb,omitempty"`
+	Object    string    `json:"object,omitempty"`
+	Guest     string    `json:"guest,omitempty"`
+	Message   string    `json:"message,omitempty"`
+}
+
+// EventsRequest asks for entries of the journal.
+type EventsRequest struct {
+	After  uint64 // the number of the last entry that the client has seen
+	Follow bool   // go on with those that come
+}
+
 // Status is the blade as the daemon sees it now.
 type Status struct {
 	Version   string           `json:"version"`

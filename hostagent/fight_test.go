@@ -1,0 +1,273 @@
+package hostagent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"regexp"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/bladenet/bladenet/guests/channel"
+	"github.com/bladenet/bladenet/hostagent/api"
+	"github.com/bladenet/bladenet/policy"
+	"github.com/bladenet/bladenet/policy/plan"
+	"github.com/bladenet/bladenet/test/golden"
+)
+
+// held lets a stage of the world obey the agent's fights, as the real ones do.
+func held(a *Agent, stage func(context.Context, *pass) (work, error)) func(context.Context, *pass) (work, error) {
+	return func(ctx context.Context, p *pass) (work, error) {
+		w, err := stage(ctx, p)
+		for i, s := range w.steps {
+			if why := a.fights.held(s, time.Now()); why != "" {
+				w.steps[i], w.apply = blocked(s, why), nil
+			}
+		}
+		return w, err
+	}
+}
+
+// kindsOf counts the journal's entries by kind.
+func kindsOf(a *Agent) map[api.EntryKind]int {
+	entries, _ := a.Events(0)
+	count := map[api.EntryKind]int{}
+	for _, e := range entries {
+		count[e.Kind]++
+	}
+	return count
+}
+
+// TestAStrangerIsRepairedThenFought undoes the agent's work ten times a second for ten minutes, then stops.
+func TestAStrangerIsRepairedThenFought(t *testing.T) {
+	for _, c := range []struct {
+		subsystem     string
+		atLeast, most int           // repairs in ten minutes
+		longest       time.Duration // that the stranger has his way
+	}{
+		{"links", 10, 25, lastSpace + 2*time.Second},
+		{"filter", 300, 620, 2 * filterSpace},
+	} {
+		t.Run(c.subsystem, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				dir, w := t.TempDir(), &world{subsystem: c.subsystem}
+				writePolicy(t, dir)
+				a := trialAgent(t, dir, w)
+				a.order = []stage{{c.subsystem, held(a, w.stage)}}
+				ctx, stop := context.WithCancel(t.Context())
+				done := make(chan error)
+				go func() { done <- a.Run(ctx) }()
+				time.Sleep(10 * time.Second)
+				before := w.made()
+				longest, since := time.Duration(0), time.Now()
+				for end := time.Now().Add(10 * time.Minute); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+					if w.undo() {
+						since = time.Now()
+					}
+					a.Wake()
+					longest = max(longest, time.Since(since))
+				}
+				repairs := w.made() - before
+				if repairs < c.atLeast || repairs > c.most {
+					t.Errorf("%d repairs in ten minutes, want %d to %d", repairs, c.atLeast, c.most)
+				}
+				if longest > c.longest {
+					t.Errorf("the stranger had his way for %s, want %s at most", longest, c.longest)
+				}
+				if k := kindsOf(a); k[api.Fight] == 0 || k[api.Fight] > 8 || k[api.Repaired] != fightRepairs {
+					t.Errorf("the journal has %v, want %d repairs, the fight, and a word when they double", k, fightRepairs)
+				}
+				if a.fights.count() != 1 {
+					t.Errorf("%d fights are on, want 1", a.fights.count())
+				}
+				if w.looks() > 2*600*2 {
+					t.Errorf("%d passes in ten minutes: a stranger must not cost more than two a second", w.looks())
+				}
+				time.Sleep(5 * time.Minute)
+				synctest.Wait()
+				if s, _ := a.observed(ctx, a.wantedNow()); !s.Converged || a.fights.count() != 0 {
+					t.Errorf("five quiet minutes later: converged %v, %d fights", s.Converged, a.fights.count())
+				}
+				stop()
+				<-done
+			})
+		})
+	}
+}
+
+// TestFewChangesAreNoFight repairs at once what somebody changes now and then.
+func TestFewChangesAreNoFight(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir, w := t.TempDir(), &world{}
+		writePolicy(t, dir)
+		a := trialAgent(t, dir, w)
+		a.order = []stage{{"links", held(a, w.stage)}}
+		ctx, stop := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- a.Run(ctx) }()
+		time.Sleep(time.Second)
+		for range 20 {
+			time.Sleep(20 * time.Second)
+			w.undo()
+			a.Wake()
+			time.Sleep(time.Second)
+			if w.undone() {
+				t.Fatal("not repaired within a second")
+			}
+		}
+		if k := kindsOf(a); k[api.Fight] != 0 || k[api.Repaired] != 20 {
+			t.Errorf("the journal has %v, want 20 repairs and no fight", k)
+		}
+		stop()
+		<-done
+	})
+}
+
+func TestARevisionsStepsAreNoDrift(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir, w := t.TempDir(), &world{refuse: "till"}
+		writePolicy(t, dir)
+		a := trialAgent(t, dir, w)
+		for _, services := range [][]string{nil, {"shop"}, {"shop", "till"}} {
+			writePolicy(t, dir, services...)
+			_ = a.Apply(t.Context(), api.ApplyRequest{}, silent)
+		}
+		if k := kindsOf(a); k[api.Repaired] != 0 || k[api.Applied] != 2 || k[api.IsWaiting] != 1 {
+			t.Errorf("the journal has %v, want two steps of revisions, one that waited, no repair", k)
+		}
+	})
+}
+
+func director2(weights ...int) channel.Status {
+	s := channel.ServiceStatus{Service: "www", Protocol: policy.TCP, Port: 80, Up: true, Announced: true}
+	for i, w := range weights {
+		s.Destinations = append(s.Destinations, channel.DestinationStatus{Guest: policy.GuestName(fmt.Sprintf("www-%d", i)), Weight: w, Reason: "refused"})
+	}
+	return channel.Status{Services: []channel.ServiceStatus{s}}
+}
+
+func TestRotationSaysWhatChanged(t *testing.T) {
+	for _, c := range []struct {
+		before, after channel.Status
+		want          string
+	}{
+		{director2(100, 0), director2(100, 0), ""},
+		{director2(100, 0), director2(0, 100), "www at invalid IP 80/tcp: www-0 has weight 0, had 100: refused / www at invalid IP 80/tcp: www-1 has weight 100, had 0"},
+		{channel.Status{}, director2(), "www at invalid IP 80/tcp is up / www at invalid IP 80/tcp is announced"},
+	} {
+		if got := strings.Join(rotation(c.before, c.after), " / "); got != c.want {
+			t.Errorf("rotation = %q, want %q", got, c.want)
+		}
+	}
+}
+
+// TestAChatteringDirectorDoesNotFillTheJournal says something new at each question for ten minutes.
+func TestAChatteringDirectorDoesNotFillTheJournal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := trialAgent(t, t.TempDir(), &world{})
+		c := &director{}
+		var many []int
+		for i := range 100 {
+			many = append(many, i+1)
+		}
+		for i := range 1200 {
+			status := director2(i)
+			if i%2 == 0 {
+				status = director2(many...)
+			}
+			a.directors.tell(c, "d1", status, time.Now())
+			time.Sleep(directorPoll)
+		}
+		if n := kindsOf(a)[api.Rotation]; n == 0 || n > 20*(rotationLines+1) {
+			t.Errorf("%d entries in ten minutes", n)
+		}
+	})
+}
+
+func TestMetrics(t *testing.T) {
+	dir, w := t.TempDir(), &world{}
+	writePolicy(t, dir)
+	a := trialAgent(t, dir, w)
+	applied(t, a, 0)
+	a.meters.drift.found(plan.Step{Subsystem: "links", Object: "bridge br120"})
+	a.meters.drift.repaired(plan.Step{Subsystem: "links", Object: "bridge br120"})
+	answer := httptest.NewRecorder()
+	a.Handler().ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	if answer.Code != http.StatusOK {
+		t.Fatalf("status %d: %s", answer.Code, answer.Body)
+	}
+	// Times and the process's own figures change from run to run.
+	changing := regexp.MustCompile(`(?m)^(bladenet_(?:reconcile_seconds_(?:bucket|sum).*|cpu_seconds_total|peak_memory_bytes|goroutines)) .*$`)
+	golden.Check(t, "metrics.txt", changing.ReplaceAllString(answer.Body.String(), "$1 …"))
+}
+
+func TestHealth(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir, w := t.TempDir(), &world{}
+		writePolicy(t, dir)
+		a := trialAgent(t, dir, w)
+		ready := 0
+		a.cfg.Ready = func() { ready++ }
+		ctx, stop := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- a.Run(ctx) }()
+		ask := func() int {
+			answer := httptest.NewRecorder()
+			a.Handler().ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "/healthz", nil))
+			return answer.Code
+		}
+		time.Sleep(time.Hour)
+		if code := ask(); code != http.StatusOK || ready != 1 {
+			t.Errorf("healthz = %d, ready %d times; want 200 and once", code, ready)
+		}
+		stuck := make(chan struct{})
+		a.passing.Lock()
+		a.order = []stage{{"links", func(context.Context, *pass) (work, error) { <-stuck; return work{}, errors.New("was stuck") }}}
+		a.passing.Unlock()
+		time.Sleep(standstill + time.Minute)
+		if code := ask(); code != http.StatusServiceUnavailable {
+			t.Errorf("healthz of a loop that stands still = %d, want 503", code)
+		}
+		close(stuck)
+		stop()
+		<-done
+	})
+}
+
+func TestEventsAreStreamed(t *testing.T) {
+	dir, w := t.TempDir(), &world{}
+	writePolicy(t, dir)
+	a := trialAgent(t, dir, w)
+	l, err := Listen(dir + "/s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	served := make(chan error)
+	go func() { served <- a.Serve(ctx, l) }()
+	client := api.NewClient(dir + "/s")
+	got := make(chan api.Entry, 100)
+	ended := make(chan error)
+	go func() {
+		ended <- client.Events(ctx, api.EventsRequest{Follow: true}, func(e api.Entry) error { got <- e; return nil })
+	}()
+	applied(t, a, 0)
+	if e := <-got; e.Kind != api.Revised || e.Number != 1 {
+		t.Errorf("first entry %+v, want revision 1", e)
+	}
+	var there []api.Entry
+	if err := client.Events(ctx, api.EventsRequest{After: 1}, func(e api.Entry) error { there = append(there, e); return nil }); err != nil || len(there) != 1 || there[0].Kind != api.Applied {
+		t.Errorf("entries after 1: %+v, %v", there, err)
+	}
+	stop()
+	if err := <-ended; err != nil {
+		t.Errorf("a stream that its reader ended: %v", err)
+	}
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
+}
