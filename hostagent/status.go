@@ -161,6 +161,18 @@ func (a *Agent) filterStatus(ctx context.Context, blade policy.Blade, s *api.Fil
 	for reason, c := range counters.Reasons {
 		s.Dropped[string(reason)] = c.Packets
 	}
+	s.Ports = map[string]map[string]uint64{}
+	for port, reasons := range counters.Ports {
+		for reason, c := range reasons {
+			if c.Packets == 0 {
+				continue
+			}
+			if s.Ports[port] == nil {
+				s.Ports[port] = map[string]uint64{}
+			}
+			s.Ports[port][string(reason)] = c.Packets
+		}
+	}
 	var vips []netip.Addr
 	for _, service := range blade.Services {
 		vips = append(vips, service.VIPs...)

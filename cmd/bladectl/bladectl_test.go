@@ -161,7 +161,7 @@ func TestStatus(t *testing.T) {
 			Director: "d1", Service: "www", VIP: "203.0.113.10", Protocol: "tcp", Port: 80, Up: true, Announced: true,
 			Destinations: []api.Destination{{Guest: "www-1", Weight: 0, Reason: "connection refused"}, {Guest: "www-2", Weight: 100, Up: true}},
 		}},
-		Filter: api.Filter{Dropped: map[string]uint64{"spoof": 2, "arp": 0}},
+		Filter: api.Filter{Dropped: map[string]uint64{"spoof-mac": 3, "vip-arp": 0}, Ports: map[string]map[string]uint64{"www-1.0": {"spoof-mac": 2}, "www-1.1": {"spoof-mac": 1}}},
 	}
 	socket := daemon(t, map[string]any{"status": s})
 	golden.Check(t, "status.txt", ctl(t, socket, "status").stdout)

@@ -139,17 +139,23 @@ func writeServices(w io.Writer, services []api.Service) {
 }
 
 func writeFilter(w io.Writer, f api.Filter) error {
-	fmt.Fprintf(w, "\nconntrack entries of VIPs: %d\ndropped packets:", f.VIPConntrack)
-	dropped := 0
-	for _, reason := range slices.Sorted(maps.Keys(f.Dropped)) {
-		if f.Dropped[reason] > 0 {
-			fmt.Fprintf(w, " %s=%d", reason, f.Dropped[reason])
-			dropped++
+	_, err := fmt.Fprintf(w, "\nconntrack entries of VIPs: %d\ndropped packets: %s\n", f.VIPConntrack, reasonsLine(f.Dropped))
+	for _, port := range slices.Sorted(maps.Keys(f.Ports)) {
+		_, err = fmt.Fprintf(w, "  %-15s %s\n", port, reasonsLine(f.Ports[port]))
+	}
+	return err
+}
+
+// reasonsLine writes the reasons for which anything was dropped, each with its packets.
+func reasonsLine(dropped map[string]uint64) string {
+	var words []string
+	for _, reason := range slices.Sorted(maps.Keys(dropped)) {
+		if dropped[reason] > 0 {
+			words = append(words, fmt.Sprintf("%s=%d", reason, dropped[reason]))
 		}
 	}
-	if dropped == 0 {
-		fmt.Fprint(w, " none")
+	if len(words) == 0 {
+		return "none"
 	}
-	_, err := fmt.Fprintln(w)
-	return err
+	return strings.Join(words, " ")
 }

@@ -252,4 +252,7 @@ type Destination struct {
 type Filter struct {
 	VIPConntrack int               `json:"vip_conntrack"` // conntrack entries that name a VIP; 0 is the promise
 	Dropped      map[string]uint64 `json:"dropped"`       // packets by reason
+
+	// The same by port, the one that a packet came from and the one that it was for, and reason; what is 0 is left out.
+	Ports map[string]map[string]uint64 `json:"ports,omitempty"`
 }
