@@ -182,10 +182,11 @@ type Destination struct {
 	Site    SiteName   `json:"site"`
 	Address netip.Addr `json:"address"`
 	Port    uint16     `json:"port"`
-	Weight  int        `json:"weight"`           // as this director wants it while all is well
-	Remote  int        `json:"remote,omitempty"` // weight to use when no local destination is left (locality)
-	Check   string     `json:"check,omitempty"`  // Check.ID that must be up; empty: always up
-	Sorry   bool       `json:"sorry,omitempty"`  // used only when no other destination is up
+	Weight  int        `json:"weight"`            // as this director wants it while all is well
+	Remote  int        `json:"remote,omitempty"`  // weight to use when no local destination is left (locality)
+	Check   string     `json:"check,omitempty"`   // Check.ID that must be up; empty: always up
+	Sorry   bool       `json:"sorry,omitempty"`   // used only when no other destination is up
+	Drained bool       `json:"drained,omitempty"` // takes no new connections, whatever its weight
 }
 
 // Check is one health check of one real server address, shared by every service that names the same one.
@@ -210,6 +211,7 @@ type Check struct {
 type Announce struct {
 	RouterID netip.Addr   `json:"router_id"` // the director's first IPv4 address on eth0
 	Routers  []netip.Addr `json:"routers,omitempty"`
+	Drained  bool         `json:"drained,omitempty"` // announces no VIP
 	OSPF     *OSPF        `json:"ospf,omitempty"`
 	BGP      *BGP         `json:"bgp,omitempty"`
 }

@@ -120,7 +120,7 @@ func (d *deriver) destinations(s *ServiceEntry, v4 bool) ([]Destination, []Check
 		if !ok {
 			continue
 		}
-		x := Destination{Guest: g.Name, Site: d.siteOf(g.Blade), Address: a, Weight: g.weight}
+		x := Destination{Guest: g.Name, Site: d.siteOf(g.Blade), Address: a, Weight: g.weight, Drained: g.Drain}
 		if s.Mode == ModeLocality && x.Site != d.blade.Site {
 			x.Weight, x.Remote = s.Remote.of(g.weight), g.weight
 		}
@@ -133,7 +133,7 @@ func (d *deriver) destinations(s *ServiceEntry, v4 bool) ([]Destination, []Check
 	}
 	if sorry := d.f.RealServer(s.Sorry); sorry != nil {
 		if a, ok := firstOf(sorry.Eth1.Addresses, v4); ok {
-			out = append(out, Destination{Guest: sorry.Name, Site: d.siteOf(sorry.Blade), Address: a, Weight: sorryWeight, Sorry: true})
+			out = append(out, Destination{Guest: sorry.Name, Site: d.siteOf(sorry.Blade), Address: a, Weight: sorryWeight, Sorry: true, Drained: sorry.Drain})
 		}
 	}
 	slices.SortFunc(out, func(x, y Destination) int { return x.Address.Compare(y.Address) })
@@ -187,7 +187,7 @@ func (d *deriver) ipvsSysctls() []Sysctl {
 }
 
 func (d *deriver) announce(g *Director) Announce {
-	a := Announce{Routers: sortedAddrs(d.network(g.Eth0).Routers)}
+	a := Announce{Routers: sortedAddrs(d.network(g.Eth0).Routers), Drained: g.Drain}
 	a.RouterID, _ = firstOf(g.Eth0.Addresses, true)
 	if g.OSPF != nil {
 		o := *g.OSPF

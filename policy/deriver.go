@@ -155,12 +155,12 @@ func sameAttachment(a, b Attachment) bool {
 }
 
 func (c *change) sameDirector(a, b *Director) bool {
-	return a.doc == b.doc || a.Blade == b.Blade && a.Image == b.Image && a.Memory == b.Memory && a.CPUs == b.CPUs && sameAttachment(a.Eth0, b.Eth0) &&
+	return a.doc == b.doc || a.Blade == b.Blade && a.Image == b.Image && a.Memory == b.Memory && a.CPUs == b.CPUs && a.Drain == b.Drain && sameAttachment(a.Eth0, b.Eth0) &&
 		sameAttachment(a.Eth1, b.Eth1) && reflect.DeepEqual(a.OSPF, b.OSPF) && reflect.DeepEqual(a.BGP, b.BGP) && (a.Pos == b.Pos || a.Blade != c.blade.Name)
 }
 
 func (c *change) sameRealServer(a, b *RealServer) bool {
-	return a.doc == b.doc || a.Blade == b.Blade && a.Image == b.Image && a.Memory == b.Memory && a.CPUs == b.CPUs && sameAttachment(a.Eth0, b.Eth0) &&
+	return a.doc == b.doc || a.Blade == b.Blade && a.Image == b.Image && a.Memory == b.Memory && a.CPUs == b.CPUs && a.Drain == b.Drain && sameAttachment(a.Eth0, b.Eth0) &&
 		sameAttachment(a.Eth1, b.Eth1) && (a.Pos == b.Pos || a.Blade != c.blade.Name) &&
 		slices.EqualFunc(a.Serves, b.Serves, func(x, y Serve) bool { return x.Service == y.Service && x.Weight == y.Weight })
 }

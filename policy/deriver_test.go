@@ -85,6 +85,8 @@ func (e *editable) edit() string {
 			e.swap(" node-", "{blade: b", fmt.Sprintf("{blade: b%d, image: web, memory: 1GiB, serves: {svc-%d: {}}} # {blade: b", n(8), n(12)))
 		}},
 		{"address", func() { e.swap(" node-", "10.1", fmt.Sprintf("10.1%d.9.9, 10.1", n(2))) }},
+		{"drained server", func() { e.swap(" node-", "{blade", "{drain: true, blade") }},
+		{"drained director", func() { e.swap(" dir-", "{blade", "{drain: true, blade") }},
 		{"memory", func() { e.swap("image: web", "image: web", "image: web, memory: 2GiB") }},
 		{"server gone", func() { e.drop(" node-") }},
 		{"server to a file of its own", func() { e.move(" node-", "realservers:") }},

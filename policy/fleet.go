@@ -133,6 +133,7 @@ type Director struct {
 	Image    string
 	Memory   int64
 	CPUs     int
+	Drain    bool // announces nothing
 	Eth0     Attachment
 	Eth1     Attachment
 	OSPF     *OSPF // at most one of OSPF and BGP
@@ -158,6 +159,7 @@ type RealServer struct {
 	Image  string
 	Memory int64
 	CPUs   int
+	Drain  bool    // takes no new connections
 	Serves []Serve // sorted by service
 	Eth0   Attachment
 	Eth1   Attachment

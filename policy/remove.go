@@ -21,11 +21,7 @@ func RemoveGuest(files []File, f *Fleet, name GuestName) (changed []File, remove
 	if i < 0 {
 		return nil, nil, fmt.Errorf("remove guest %s: no file %s", name, g.Pos.File)
 	}
-	section := "realservers"
-	if g.Role == RoleDirector {
-		section = "directors"
-	}
-	data, empty, err := removeEntry(string(files[i].Data), section, g)
+	data, empty, err := removeEntry(string(files[i].Data), section(g.Role), g)
 	if err != nil {
 		return nil, nil, fmt.Errorf("remove guest %s at %s: %w", name, g.Pos, err)
 	}
@@ -34,6 +30,17 @@ func RemoveGuest(files []File, f *Fleet, name GuestName) (changed []File, remove
 	}
 	return []File{{Name: files[i].Name, Data: []byte(data)}}, nil, nil
 }
+
+// section names the map that holds guests of a role.
+func section(r Role) string {
+	if r == RoleDirector {
+		return "directors"
+	}
+	return "realservers"
+}
+
+// lineStart is the offset of the line that an offset lies in.
+func lineStart(text string, offset int) int { return strings.LastIndexByte(text[:offset], '\n') + 1 }
 
 // removeEntry cuts one entry out of a text and proves that nothing else is gone. empty: the rest says nothing.
 func removeEntry(text, section string, g GuestEntry) (rest string, empty bool, err error) {
@@ -82,7 +89,7 @@ func entrySpan(text string, holder *yaml.Node, at int) (from, to int) {
 	pair := holder.Pairs[at]
 	from, to = pair.Key.Offset, max(pair.Value.End, pair.Key.End)
 	if holder.Style == yaml.Block {
-		from = strings.LastIndexByte(text[:from], '\n') + 1
+		from = lineStart(text, from)
 		if strings.HasPrefix(text[from:], "\ufeff") {
 			from += len("\ufeff")
 		}

@@ -148,6 +148,7 @@ type directorDoc struct {
 	CPUs     at[int]       `yaml:"cpus" doc:"Virtual processors." default:"1" min:"1" max:"256"`
 	Eth0     *interfaceDoc `yaml:"eth0,required" doc:"In an uplink network of its site: requests arrive here, VIPs are announced here."`
 	Eth1     *interfaceDoc `yaml:"eth1,required" doc:"In a service network: requests leave here for real servers."`
+	Drain    at[bool]      `yaml:"drain" doc:"Announces nothing: users come by the other directors, the connections that it has go on. bladectl drain writes it." default:"false"`
 	Announce announceDoc   `yaml:"announce" doc:"How routers learn of its VIPs: none, or one of ospf and bgp." default:"none, with a warning"`
 }
 
@@ -156,6 +157,7 @@ type realServerDoc struct {
 	Image  at[imageName]                   `yaml:"image,required" doc:"Base image."`
 	Memory at[Size]                        `yaml:"memory" doc:"Memory." default:"512MiB"`
 	CPUs   at[int]                         `yaml:"cpus" doc:"Processors." default:"1" min:"1" max:"256"`
+	Drain  at[bool]                        `yaml:"drain" doc:"Takes no new connections: those that it has go on. bladectl drain writes it." default:"false"`
 	Serves *entries[ServiceName, serveDoc] `yaml:"serves,required" doc:"The services that it answers for."`
 	Eth0   *interfaceDoc                   `yaml:"eth0,required" doc:"In a return network: answers leave here."`
 	Eth1   *interfaceDoc                   `yaml:"eth1,required" doc:"In a service network: requests and checks arrive here."`

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"net/netip"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -144,7 +143,7 @@ func renderDirector(w io.Writer, b policy.Balancer) error {
 	for i, s := range b.Services {
 		for _, d := range s.Destinations {
 			weight := d.Weight
-			if d.Sorry {
+			if d.Sorry || d.Drained {
 				weight = 0
 			}
 			weights[i] = append(weights[i], weight)
@@ -159,11 +158,7 @@ func renderDirector(w io.Writer, b policy.Balancer) error {
 
 // renderAnnounce writes each routing daemon's configuration under a comment that names its file.
 func renderAnnounce(w io.Writer, g policy.Guest) error {
-	var vips []netip.Addr
-	for _, v := range g.Inside.VIPs {
-		vips = append(vips, v.Address)
-	}
-	texts := announce.Render(announce.Spec{Hostname: g.Inside.Hostname, Announce: g.Balancer.Announce, VIPs: vips})
+	texts := announce.Render(announce.Of(g.Inside, g.Balancer.Announce))
 	for _, name := range slices.Sorted(maps.Keys(texts)) {
 		if _, err := fmt.Fprintf(w, "! %s\n%s", name, texts[name]); err != nil {
 			return err

@@ -211,7 +211,7 @@ func checkReply(t *testing.T, r Reply) {
 			text("address", d.Address.String(), 39)
 			text("reason", d.Reason, maxText)
 			text("since", d.Since.Format(time.RFC3339), 40)
-			if d.Weight < 0 || d.Weight > 65535 || d.Since.Location() != time.UTC {
+			if d.Weight < 0 || d.Weight > 65535 || d.Active < 0 || d.Since.Location() != time.UTC {
 				t.Errorf("destination %+v", d)
 			}
 		}

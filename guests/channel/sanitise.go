@@ -2,6 +2,7 @@ package channel
 
 import (
 	"fmt"
+	"math"
 	"net/netip"
 	"time"
 
@@ -85,6 +86,9 @@ func (s *ServiceStatus) sanitise() error {
 		d.Reason = clean(d.Reason, maxText)
 		d.Since = cleanTime(d.Since)
 		if err := address(d.Address); err != nil {
+			return err
+		}
+		if err := inRange("connections", d.Active, math.MaxInt32); err != nil {
 			return err
 		}
 		if err := inRange("weight", d.Weight, 65535); err != nil {

@@ -109,7 +109,8 @@ type DestinationStatus struct {
 	Weight  int              `json:"weight"` // as it is in use, 0: takes no new connection
 	Up      bool             `json:"up"`
 	Reason  string           `json:"reason,omitempty"`
-	Since   time.Time        `json:"since,omitzero"` // of Up, by the guest's clock; zero: not checked yet
+	Since   time.Time        `json:"since,omitzero"`   // of Up, by the guest's clock; zero: not checked yet
+	Active  int              `json:"active,omitempty"` // established connections, counted while it, or the director, is drained
 }
 
 // AnnounceStatus says how the routing daemons are.

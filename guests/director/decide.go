@@ -47,7 +47,7 @@ func decideService(v policy.VirtualService, h Health, had bool) ServiceDecision 
 	local, sorry := false, false
 	for _, d := range v.Destinations {
 		switch {
-		case !isUp(d, h):
+		case !isUp(d, h), d.Drained:
 		case d.Sorry:
 			sorry = true
 		default:
@@ -77,6 +77,8 @@ func decideService(v policy.VirtualService, h Health, had bool) ServiceDecision 
 		case !d.Sorry:
 		case !isUp(d, h):
 			s.Reasons[i] = downReason(d, h)
+		case d.Drained:
+			s.Reasons[i] = drained
 		case taken:
 			s.Reasons[i] = "sorry server; others are up"
 		default:
@@ -86,11 +88,16 @@ func decideService(v policy.VirtualService, h Health, had bool) ServiceDecision 
 	return s
 }
 
+// drained is why a destination that is well takes no new connections. It keeps its place in a Maglev table.
+const drained = "drained"
+
 // weigh is the weight of one ordinary destination. Only a destination of another site has a Remote weight.
 func weigh(v policy.VirtualService, d policy.Destination, h Health, local bool) (int, string) {
 	switch {
 	case !isUp(d, h):
 		return 0, downReason(d, h)
+	case d.Drained:
+		return 0, drained
 	case v.Mode == "locality" && d.Remote > 0 && !local:
 		return d.Remote, "no local server is up"
 	}

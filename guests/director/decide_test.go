@@ -30,6 +30,12 @@ func dest(check string, weight, remote int) policy.Destination {
 	return policy.Destination{Guest: policy.GuestName(check), Check: check, Weight: weight, Remote: remote}
 }
 
+func drainedDest(check string) policy.Destination {
+	d := dest(check, 100, 0)
+	d.Drained = true
+	return d
+}
+
 func TestDecideWeights(t *testing.T) {
 	sorry := policy.Destination{Guest: "s", Weight: 100, Sorry: true}
 	checkedSorry := policy.Destination{Guest: "s", Check: "s", Weight: 100, Sorry: true}
@@ -51,6 +57,10 @@ func TestDecideWeights(t *testing.T) {
 		"locality, remote down as well":    {"locality", local, known("!l1", "!l2", "!r1", "r2"), []int{0, 0, 0, 80}, []string{"down: refused", "down: refused", "down: refused", "no local server is up"}},
 		"locality, local one of weight 0":  {"locality", []policy.Destination{dest("l1", 0, 0), dest("r1", 0, 100)}, known("l1", "r1"), []int{0, 100}, []string{"", "no local server is up"}},
 		"remote weight only in locality":   {"spread", []policy.Destination{dest("a", 10, 100)}, known("a"), []int{10}, []string{""}},
+		"drained":                          {"spread", []policy.Destination{drainedDest("a"), dest("b", 50, 0)}, known("a", "b"), []int{0, 50}, []string{"drained", ""}},
+		"drained and down":                 {"spread", []policy.Destination{drainedDest("a"), dest("b", 50, 0)}, known("!a", "b"), []int{0, 50}, []string{"down: refused", ""}},
+		"locality, the local one drained":  {"locality", []policy.Destination{drainedDest("l"), dest("r", 0, 50)}, known("l", "r"), []int{0, 50}, []string{"drained", "no local server is up"}},
+		"sorry works for a drained one":    {"spread", []policy.Destination{drainedDest("a"), sorry}, known("a"), []int{0, 100}, []string{"drained", "sorry server; no other is up"}},
 		"sorry rests":                      {"spread", []policy.Destination{dest("a", 10, 0), sorry}, known("a"), []int{10, 0}, []string{"", "sorry server; others are up"}},
 		"sorry works":                      {"spread", []policy.Destination{dest("a", 10, 0), sorry}, known("!a"), []int{0, 100}, []string{"down: refused", "sorry server; no other is up"}},
 		"sorry rests for remote ones":      {"locality", []policy.Destination{dest("l", 10, 0), dest("r", 0, 10), sorry}, known("!l", "r"), []int{0, 10, 0}, []string{"down: refused", "no local server is up", "sorry server; others are up"}},

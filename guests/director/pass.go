@@ -65,11 +65,7 @@ func (c *Controller) adopt(ctx context.Context, state channel.Apply, sets chan<-
 	case <-ctx.Done():
 		return
 	}
-	spec := announce.Spec{Hostname: state.Inside.Hostname, Announce: state.Balancer.Announce}
-	for _, v := range state.Inside.VIPs {
-		spec.VIPs = append(spec.VIPs, v.Address)
-	}
-	c.cfg.Announcer.Want(spec)
+	c.cfg.Announcer.Want(announce.Of(state.Inside, state.Balancer.Announce))
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for id := range c.health {

@@ -2,14 +2,18 @@ package director
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/bladenet/bladenet/guests/channel"
+	"github.com/bladenet/bladenet/guests/director/ipvs"
+	"github.com/bladenet/bladenet/policy"
 )
 
-// Status says how the director is, from what the last pass found. It never waits for one.
-func (c *Controller) Status(context.Context) (channel.Status, error) {
+// Status says how the director is, from what the last pass found. It never waits for one. Connections are counted now.
+func (c *Controller) Status(ctx context.Context) (channel.Status, error) {
+	active := c.connections(ctx)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s := channel.Status{
@@ -42,9 +46,38 @@ func (c *Controller) Status(context.Context) (channel.Status, error) {
 			x.Destinations = append(x.Destinations, channel.DestinationStatus{
 				Guest: dest.Guest, Address: dest.Address, Weight: d.Weights[j],
 				Up: isUp(dest, c.health), Reason: d.Reasons[j], Since: c.health[dest.Check].Since,
+				Active: active[ipvs.DestinationKey{Service: ipvs.KeyOf(v), Address: dest.Address, Port: dest.Port}],
 			})
 		}
 		s.Services = append(s.Services, x)
 	}
 	return s, nil
+}
+
+// connections counts established connections while somebody waits for them to end: to read the table takes as long as it is large.
+func (c *Controller) connections(ctx context.Context) map[ipvs.DestinationKey]int {
+	c.mu.Lock()
+	b := c.state.Balancer
+	c.mu.Unlock()
+	if !draining(b) {
+		return nil
+	}
+	table, err := c.cfg.Table.Observe(ctx)
+	if err != nil {
+		return nil // the next pass meets the same error, and says so
+	}
+	active := map[ipvs.DestinationKey]int{}
+	for _, s := range table.Services {
+		for _, d := range s.Destinations {
+			active[ipvs.DestinationKey{Service: s.Key, Address: d.Address, Port: d.Port}] = d.Active
+		}
+	}
+	return active
+}
+
+// draining reports whether the director, or a real server of it, is drained.
+func draining(b policy.Balancer) bool {
+	return b.Announce.Drained || slices.ContainsFunc(b.Services, func(v policy.VirtualService) bool {
+		return slices.ContainsFunc(v.Destinations, func(d policy.Destination) bool { return d.Drained })
+	})
 }

@@ -14,6 +14,18 @@ type Spec struct {
 	VIPs     []netip.Addr // all that the policy knows, on the loopback now or not
 }
 
+// Of is what a director with such a state announces. One that is drained still speaks with its routers and announces nothing, so
+// that its VIPs stay on its loopback for the connections that it has.
+func Of(in policy.Inside, a policy.Announce) Spec {
+	s := Spec{Hostname: in.Hostname, Announce: a}
+	for _, v := range in.VIPs {
+		if !a.Drained {
+			s.VIPs = append(s.VIPs, v.Address)
+		}
+	}
+	return s
+}
+
 // Protocol is the name of what s announces by: ospf, bgp, or empty.
 func (s Spec) Protocol() string {
 	switch {

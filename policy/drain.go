@@ -1,0 +1,106 @@
+package policy
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/bladenet/bladenet/policy/yaml"
+)
+
+// drainKey is what SetDrain writes.
+const drainKey = "drain"
+
+// SetDrain writes `drain: true` into a guest's entry, or takes the key out, and leaves every other byte as it is. No file is
+// returned when the guest is so already. It refuses, with the place, an entry whose own map is not written where the guest is.
+func SetDrain(files []File, f *Fleet, name GuestName, on bool) ([]File, error) {
+	g, ok := f.Guest(name)
+	if !ok {
+		return nil, fmt.Errorf("drain guest %s: not in the policy", name)
+	}
+	if f.drained(g) == on {
+		return nil, nil
+	}
+	i := slices.IndexFunc(files, func(x File) bool { return x.Name == g.Pos.File })
+	if i < 0 {
+		return nil, fmt.Errorf("drain guest %s: no file %s", name, g.Pos.File)
+	}
+	data, err := setDrain(string(files[i].Data), g, on)
+	if err != nil {
+		return nil, fmt.Errorf("drain guest %s at %s: %w", name, g.Pos, err)
+	}
+	return []File{{Name: files[i].Name, Data: []byte(data)}}, nil
+}
+
+// drained reports whether a guest is drained.
+func (f *Fleet) drained(g GuestEntry) bool {
+	if d := f.Director(g.Name); d != nil {
+		return d.Drain
+	}
+	s := f.RealServer(g.Name)
+	return s != nil && s.Drain
+}
+
+// setDrain edits a text and proves that the entry's key is all that changed.
+func setDrain(text string, g GuestEntry, on bool) (string, error) {
+	tree, errs := yaml.Parse(text, yaml.Options{})
+	if len(errs) > 0 {
+		return "", fmt.Errorf("line %d: %s", errs[0].Line, errs[0].Message)
+	}
+	holder, at := findEntry(tree, section(g.Role), g)
+	if holder == nil || holder.Pairs[at].Value.Kind != yaml.Mapping || len(holder.Pairs[at].Value.Pairs) == 0 {
+		return "", fmt.Errorf("the entry comes in by an alias or a merge key; edit the file by hand")
+	}
+	entry := holder.Pairs[at].Value
+	truth := &yaml.Node{Kind: yaml.Scalar, Style: yaml.Plain, Value: "true"}
+	was := slices.IndexFunc(entry.Pairs, func(p yaml.Pair) bool { return p.Key.Value == drainKey })
+	var rest string
+	switch {
+	case was >= 0 && on:
+		old := entry.Pairs[was].Value
+		rest = text[:old.Offset] + truth.Value + text[old.End:]
+		entry.Pairs[was].Value = truth
+	case was >= 0:
+		from, to := entrySpan(text, entry, was)
+		rest = text[:from] + text[to:]
+		entry.Pairs = slices.Delete(entry.Pairs, was, was+1)
+	default:
+		first := entry.Pairs[0].Key.Offset
+		between := ", "
+		if entry.Style == yaml.Block {
+			between = "\n" + text[lineStart(text, first):first]
+		}
+		rest = text[:first] + drainKey + ": " + truth.Value + between + text[first:]
+		entry.Pairs = slices.Insert(entry.Pairs, 0, yaml.Pair{Key: &yaml.Node{Kind: yaml.Scalar, Style: yaml.Plain, Value: drainKey}, Value: truth})
+	}
+	after, errs := yaml.Parse(rest, yaml.Options{})
+	if len(errs) > 0 || !slices.EqualFunc(tree.Documents, after.Documents, sameMeaning) {
+		return "", fmt.Errorf("something else would change with it; edit the file by hand")
+	}
+	return rest, nil
+}
+
+// LeftShort lists the services that would lose their quorum if a real server took no new connections, by name, with how many real
+// servers each would have left. A sorry server counts for nothing.
+func (f *Fleet) LeftShort(name GuestName) []string {
+	g := f.RealServer(name)
+	if g == nil {
+		return nil
+	}
+	var out []string
+	for _, s := range g.Serves {
+		service := f.Service(s.Service)
+		if service == nil {
+			continue
+		}
+		left := 0
+		for _, other := range f.index.servers[s.Service] {
+			if other.Name != name && !other.Drain && other.weight > 0 {
+				left++
+			}
+		}
+		if left < service.Up {
+			out = append(out, fmt.Sprintf("%s needs %d and would have %d", s.Service, service.Up, left))
+		}
+	}
+	return out
+}
