@@ -15,19 +15,11 @@ import (
 func (k *Kernel) Apply(ctx context.Context, steps []Step) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	b := newBatch()
-	for _, s := range steps {
-		if s.Verb == plan.Blocked {
-			continue
-		}
-		if err := s.encode(b); err != nil {
-			return fmt.Errorf("apply %s: %w", s.Object, err)
-		}
+	b, err := encode(steps)
+	if err != nil || b.empty() {
+		return err
 	}
-	if b.empty() {
-		return nil
-	}
-	err := k.send.send(ctx, b)
+	err = k.send.send(ctx, b)
 	if !doubtful(err) {
 		if err != nil {
 			return fmt.Errorf("apply filter: %w", err)
@@ -35,6 +27,30 @@ func (k *Kernel) Apply(ctx context.Context, steps []Step) error {
 		return nil
 	}
 	return k.settle(ctx, steps, err)
+}
+
+// Encode writes the netlink batch that Apply sends for steps, its last message asking for an acknowledgement. No steps are
+// no bytes.
+func Encode(steps []Step) ([]byte, error) {
+	b, err := encode(steps)
+	if err != nil || b.empty() {
+		return nil, err
+	}
+	data, _ := b.finish()
+	return data, nil
+}
+
+func encode(steps []Step) (*batch, error) {
+	b := newBatch()
+	for _, s := range steps {
+		if s.Verb == plan.Blocked {
+			continue
+		}
+		if err := s.encode(b); err != nil {
+			return nil, fmt.Errorf("apply %s: %w", s.Object, err)
+		}
+	}
+	return b, nil
 }
 
 func (s Step) encode(b *batch) error {

@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/bladenet/bladenet/policy/filter"
+	"github.com/bladenet/bladenet/policy/plan"
 )
 
 // TestBatchIsWellFormed walks a whole ruleset's batch: messages and attributes fill their lengths exactly, and only the last
@@ -36,6 +37,31 @@ func TestBatchIsWellFormed(t *testing.T) {
 	}
 	if asked != 1 || messages < 300 {
 		t.Errorf("%d messages, %d to be acknowledged", messages, asked)
+	}
+}
+
+// TestEncode holds that what Encode shows is one whole transaction, and that blocked steps are not in it.
+func TestEncode(t *testing.T) {
+	steps, err := Plan(filter.Compile(derived(t, "lame-l1")), State{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := Encode(steps)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var kinds []uint16
+	eachMessage(data, func(m message) { kinds = append(kinds, m.kind) })
+	if len(kinds) < 300 || kinds[0] != unix.NFNL_MSG_BATCH_BEGIN || kinds[len(kinds)-1] != unix.NFNL_MSG_BATCH_END {
+		t.Errorf("%d messages, from %d to %d", len(kinds), kinds[0], kinds[len(kinds)-1])
+	}
+	for i := range steps {
+		steps[i].Verb = plan.Blocked
+	}
+	for _, none := range [][]Step{nil, steps} {
+		if data, err := Encode(none); len(data) > 0 || err != nil {
+			t.Errorf("%d steps without work: %d bytes, %v", len(none), len(data), err)
+		}
 	}
 }
 

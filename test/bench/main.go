@@ -97,5 +97,9 @@ func benchmarks() []benchmark {
 	return []benchmark{
 		{"P1", packetCost},
 		{"P2", packetGrowth},
+		{"R1-R3", replacement},
+		{"R4", change},
+		{"R5", loss},
+		{"R6", load},
 	}
 }

@@ -59,9 +59,15 @@ func reduced(rules filter.Ruleset) (filter.Ruleset, int) {
 	return out, left
 }
 
+// readsState is about what conntrack knows of a packet.
 func readsState(s filter.Statement) bool {
-	m, ok := s.(filter.Match)
-	return ok && m.Field == filter.ConnState
+	switch s := s.(type) {
+	case filter.Match:
+		return s.Field == filter.ConnState
+	case filter.Meter:
+		return s.Connections > 0
+	}
+	return false
 }
 
 func readsBridge(s filter.Statement) bool {

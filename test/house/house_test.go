@@ -56,7 +56,7 @@ var owners = []struct {
 	owners  []string
 	why     string
 }{
-	{"github.com/google/nftables", []string{"policy/nft"}, "one place turns a ruleset into kernel state"},
+	{"github.com/google/nftables", []string{"policy/nft", "test/bench/peer"}, "one place turns a ruleset into kernel state; benchmarks compare it with the library"},
 	{"github.com/moby/ipvs", []string{"guests/director/ipvs"}, "one place wraps that library's faults"},
 	{"github.com/lxc/go-lxc", []string{"guests/lxc"}, "cgo stays in the drivers"},
 	{"libvirt.org/go/libvirt", []string{"guests/kvm"}, "cgo stays in the drivers"},

@@ -104,7 +104,7 @@ func (p Passage) Send(packets int) (ns float64, arrived int, err error) {
 // Cost sends packets that must all arrive and returns what one took, in nanoseconds: a filter that drops would look fast.
 func (p Passage) Cost(packets int) (float64, error) {
 	ns, arrived, err := p.Send(packets)
-	if err == nil && arrived < packets {
+	if err == nil && arrived != packets {
 		err = fmt.Errorf("send %s to %s: %d of %d packets arrived", p.From, p.To, arrived, packets)
 	}
 	return ns, err
