@@ -6,7 +6,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
 
 	"github.com/bladenet/bladenet/policy/filter"
@@ -97,7 +96,7 @@ func replacement(ctx context.Context, o options) ([]result.Row, error) {
 		if library, err = peer.OpenLibrary(); err != nil {
 			return err
 		}
-		return library.Read(nftables.TableFamilyBridge, filter.BridgeTable)
+		return library.Read(filter.BridgeTable)
 	})
 	if err != nil {
 		return nil, err
@@ -255,7 +254,7 @@ func load(ctx context.Context, _ options) ([]result.Row, error) {
 			return err
 		}
 		defer library.Close()
-		if err := library.Read(nftables.TableFamilyBridge, filter.BridgeTable); err != nil {
+		if err := library.Read(filter.BridgeTable); err != nil {
 			return err
 		}
 		stored, err := library.Load("vip-in4")

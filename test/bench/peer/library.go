@@ -42,8 +42,9 @@ func OpenLibrary() (*Library, error) {
 // Close ends the connection.
 func (l *Library) Close() error { return l.conn.CloseLasting() }
 
-// Read takes over a table from the kernel.
-func (l *Library) Read(family nftables.TableFamily, name string) error {
+// Read takes over a table of the bridge family from the kernel.
+func (l *Library) Read(name string) error {
+	const family = nftables.TableFamilyBridge
 	tables, err := l.conn.ListTablesOfFamily(family)
 	if err != nil {
 		return fmt.Errorf("list tables: %w", err)
