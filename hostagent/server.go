@@ -112,11 +112,8 @@ func (a *Agent) Handler() http.Handler {
 		})
 	})
 	mux.HandleFunc("POST "+prefix+"spawn", func(w http.ResponseWriter, r *http.Request) { stream(w, r, a.Spawn) })
-	mux.HandleFunc("POST "+prefix+"destroy", func(w http.ResponseWriter, r *http.Request) {
-		stream(w, r, func(ctx context.Context, in api.DestroyRequest, report func(api.Event)) error {
-			return a.Destroy(ctx, in.Name, report)
-		})
-	})
+	mux.HandleFunc("POST "+prefix+"destroy", func(w http.ResponseWriter, r *http.Request) { stream(w, r, a.Destroy) })
+	mux.HandleFunc("POST "+prefix+"drain", func(w http.ResponseWriter, r *http.Request) { stream(w, r, a.Drain) })
 	mux.HandleFunc("GET "+prefix+"events", a.serveEvents)
 	mux.HandleFunc("GET /metrics", a.metrics)
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {

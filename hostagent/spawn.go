@@ -1,6 +1,7 @@
 package hostagent
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -25,53 +26,68 @@ const (
 	rotationPoll    = 100 * time.Millisecond
 )
 
-// Spawn writes a new guest into the policy folder, makes the blade so and returns when the guest is in rotation. When that
-// fails, or the caller goes away, all of it is undone unless the request says to keep it.
+// Spawn writes new guests into the policy folder, makes the blade so and returns when each is in rotation. When that fails, or the
+// caller goes away, all of it is undone unless the request says to keep it.
 func (a *Agent) Spawn(ctx context.Context, r api.SpawnRequest, report func(api.Event)) error {
+	what := "spawn " + joinNames(r.Names)
 	if r.Blade == "" {
 		r.Blade = a.cfg.Blade
 	}
-	if r.Blade != a.cfg.Blade {
-		return fmt.Errorf("spawn %s on %s: this is %s: ask the daemon of that blade", r.Name, r.Blade, a.cfg.Blade)
+	switch {
+	case r.Blade != a.cfg.Blade:
+		return fmt.Errorf("%s on %s: this is %s: ask the daemon of that blade", what, r.Blade, a.cfg.Blade)
+	case len(r.Names) == 0 || len(r.Names) > api.MostNames:
+		return fmt.Errorf("spawn %d guests: from 1 to %d at a time", len(r.Names), api.MostNames)
 	}
 	a.spawning.Add(1)
 	defer a.spawning.Add(-1)
-	done, err := a.place(r, report)
+	done, err := a.place(r, what, report)
 	if err != nil || done {
 		return err
 	}
-	err = a.untilInRotation(ctx, r.Name, report)
+	for _, name := range r.Names {
+		if err = a.untilInRotation(ctx, name, report); err != nil {
+			err = fmt.Errorf("%s: %w", name, err)
+			break
+		}
+	}
 	if err == nil || r.Keep || a.life.Err() != nil { // an agent that ends leaves the blade as it is
 		return err
 	}
-	report(api.Event{Message: fmt.Sprintf("%s does not come up (%v): undoing", r.Name, err)})
-	if undo := a.undo(r.Name, report); undo != nil {
+	report(api.Event{Message: fmt.Sprintf("%v: undoing", err)})
+	if undo := a.undo(r.Names, report); undo != nil {
 		return errors.Join(err, fmt.Errorf("undo: %w", undo))
 	}
-	return fmt.Errorf("spawn %s: %w; all of it was undone", r.Name, err)
+	return fmt.Errorf("spawn %w; all of it was undone", err)
 }
 
-// place allocates, writes the entry and brings the blade to it. Done: there is nothing to wait for.
-func (a *Agent) place(r api.SpawnRequest, report func(api.Event)) (done bool, err error) {
+// joinNames lists guests for a person; of many the first ones.
+func joinNames(names []policy.GuestName) string {
+	const shown = 4
+	var out []string
+	for i, name := range names {
+		if i == shown && len(names) > shown+1 {
+			return fmt.Sprintf("%s and %d more", strings.Join(out, ", "), len(names)-shown)
+		}
+		out = append(out, string(name))
+	}
+	return strings.Join(out, ", ")
+}
+
+// place allocates, writes the entries and brings the blade to them. Done: there is nothing to wait for.
+func (a *Agent) place(r api.SpawnRequest, what string, report func(api.Event)) (done bool, err error) {
 	a.passing.Lock()
 	defer a.passing.Unlock()
-	folder, err := a.folder(report)
+	from, err := a.folder(report)
 	if err != nil {
 		return false, err
 	}
-	if err := a.settled(folder); err != nil {
+	if err := a.settled(from); err != nil {
 		return false, err
 	}
-	entry, err := policy.Allocate(folder.fleet, policy.SpawnRequest{
-		Role: r.Role, Name: r.Name, Blade: r.Blade, Site: r.Site, Services: r.Services, Weight: r.Weight, Image: r.Image,
-	})
+	entries, with, err := a.allocate(from, r, report)
 	if err != nil {
 		return false, err
-	}
-	entry.Name = filepath.Join(a.cfg.Policy, entry.Name)
-	with := replaceFiles(folder.files, []policy.File{entry}, nil)
-	if r.DryRun {
-		report(api.Event{Message: "would write " + entry.Name + ":\n" + string(entry.Data)})
 	}
 	blade, err := a.check(with, report)
 	if err != nil {
@@ -84,21 +100,70 @@ func (a *Agent) place(r api.SpawnRequest, report func(api.Event)) (done bool, er
 		}
 		return true, out.err
 	}
-	if err := out.allows(r.Name); err != nil {
+	for _, name := range r.Names {
+		if err := out.allows(name); err != nil {
+			return false, err
+		}
+	}
+	if err := writeNew(entries, func(i int) {
+		report(api.Event{Message: "policy entry " + entries[i].Name + ": " + addressesOf(blade, r.Names[i])})
+	}); err != nil {
 		return false, err
 	}
-	report(api.Event{Message: "policy entry " + entry.Name + ": " + addressesOf(blade, r.Name)})
-	if err := revision.WriteFile(entry.Name, entry.Data, 0o644); err != nil {
-		return false, fmt.Errorf("write %s: %w", entry.Name, err)
-	}
-	if _, err := a.enforce(revision.Revision{Note: "spawn " + string(r.Name), Files: with}, blade, report); err != nil {
-		return false, errors.Join(err, os.Remove(entry.Name))
+	if _, err := a.enforce(revision.Revision{Note: what, Files: with}, blade, report); err != nil {
+		return false, errors.Join(err, removeFiles(entries))
 	}
 	// A failure of another part of the blade is not this guest's: whether it comes up is what counts.
 	if err := a.pass(a.life, report); err != nil {
-		a.log.Warn("pass", "guest", r.Name, "err", err)
+		a.log.Warn("pass", "guests", joinNames(r.Names), "err", err)
 	}
 	return false, nil
+}
+
+// allocate makes the entries of new guests, one after the other so that each takes addresses of its own, and the folder with them.
+func (a *Agent) allocate(from folder, r api.SpawnRequest, report func(api.Event)) (entries, with []policy.File, err error) {
+	with = from.files
+	fleet := from.fleet
+	for i, name := range r.Names {
+		if i > 0 {
+			var found policy.Diagnostics
+			if fleet, found = a.reading.load(with); found.HasErrors() {
+				return nil, nil, refuse(found, report)
+			}
+		}
+		entry, err := policy.Allocate(fleet, policy.SpawnRequest{
+			Role: r.Role, Name: name, Blade: r.Blade, Site: r.Site, Services: r.Services, Weight: r.Weight, Image: r.Image,
+		})
+		if err != nil {
+			return nil, nil, err
+		}
+		entry.Name = filepath.Join(a.cfg.Policy, entry.Name)
+		entries = append(entries, entry)
+		with = replaceFiles(with, []policy.File{entry}, nil)
+		if r.DryRun {
+			report(api.Event{Message: "would write " + entry.Name + ":\n" + string(entry.Data)})
+		}
+	}
+	return entries, with, nil
+}
+
+// writeNew writes files that were not there, all of them or none.
+func writeNew(files []policy.File, written func(i int)) error {
+	for i, f := range files {
+		if err := revision.WriteFile(f.Name, f.Data, 0o644); err != nil {
+			return errors.Join(fmt.Errorf("write %s: %w", f.Name, err), removeFiles(files[:i]))
+		}
+		written(i)
+	}
+	return nil
+}
+
+func removeFiles(files []policy.File) error {
+	var errs []error
+	for _, f := range files {
+		errs = append(errs, os.Remove(f.Name))
+	}
+	return errors.Join(errs...)
 }
 
 // allows refuses, before anything is written, a guest that this blade could not carry.
@@ -127,8 +192,14 @@ func (a *Agent) folder(report func(api.Event)) (folder, error) {
 	return folder{files, fleet}, refuse(found, report)
 }
 
-// Destroy takes a guest out of the policy folder and removes all that it had.
-func (a *Agent) Destroy(_ context.Context, name policy.GuestName, report func(api.Event)) error {
+// Destroy takes guests out of the policy folder and removes all that they had. Real servers take no new connections first, for as
+// long as the request says, or until those that they have have ended.
+func (a *Agent) Destroy(ctx context.Context, r api.DestroyRequest, report func(api.Event)) error {
+	if r.Drain > 0 {
+		for _, name := range r.Names {
+			a.drainBefore(ctx, name, r.Drain, report)
+		}
+	}
 	a.passing.Lock()
 	defer a.passing.Unlock()
 	from, err := a.folder(report)
@@ -138,18 +209,18 @@ func (a *Agent) Destroy(_ context.Context, name policy.GuestName, report func(ap
 	if err := a.settled(from); err != nil {
 		return err
 	}
-	return a.remove(from, name, "destroy "+string(name), report)
+	return a.remove(from, r.Names, "destroy "+joinNames(r.Names), report)
 }
 
 // undo takes back a spawn, whatever an operator has written into the folder meanwhile.
-func (a *Agent) undo(name policy.GuestName, report func(api.Event)) error {
+func (a *Agent) undo(names []policy.GuestName, report func(api.Event)) error {
 	a.passing.Lock()
 	defer a.passing.Unlock()
 	from, err := a.folder(report)
 	if err != nil {
 		return err
 	}
-	return a.remove(from, name, "undo spawn of "+string(name), report)
+	return a.remove(from, names, "undo spawn of "+joinNames(names), report)
 }
 
 // settled refuses to change the policy folder by a word while what is in force is on trial, or is not what the folder holds: it
@@ -165,30 +236,49 @@ func (a *Agent) settled(f folder) error {
 	return nil
 }
 
-// remove takes a guest out of the folder's files and off the blade. The caller holds passing.
-func (a *Agent) remove(from folder, name policy.GuestName, note string, report func(api.Event)) error {
-	changed, gone, err := policy.RemoveGuest(from.files, from.fleet, name)
+// remove takes guests out of the folder's files and off the blade. The caller holds passing.
+func (a *Agent) remove(from folder, names []policy.GuestName, note string, report func(api.Event)) error {
+	without, fleet := from.files, from.fleet
+	for i, name := range names {
+		if i > 0 {
+			fleet, _ = a.reading.load(without) // what names a guest that is gone is found when all are
+		}
+		changed, gone, err := policy.RemoveGuest(without, fleet, name)
+		if err != nil {
+			return err
+		}
+		without = replaceFiles(without, changed, gone)
+	}
+	return a.rewrite(from, without, note, report)
+}
+
+// rewrite makes the folder hold other files and the blade so, if the files are right. The caller holds passing.
+func (a *Agent) rewrite(from folder, files []policy.File, note string, report func(api.Event)) error {
+	blade, err := a.check(files, report)
 	if err != nil {
 		return err
 	}
-	without := replaceFiles(from.files, changed, gone)
-	blade, err := a.check(without, report)
-	if err != nil {
-		return err
-	}
-	for _, f := range changed {
+	kept := map[string]bool{}
+	for _, f := range files {
+		kept[f.Name] = true
+		if slices.ContainsFunc(from.files, func(x policy.File) bool { return x.Name == f.Name && bytes.Equal(x.Data, f.Data) }) {
+			continue
+		}
 		if err := revision.WriteFile(f.Name, f.Data, 0o644); err != nil {
 			return fmt.Errorf("write %s: %w", f.Name, err)
 		}
-		report(api.Event{Message: "policy file " + f.Name + ": entry taken out"})
+		report(api.Event{Message: "policy file " + f.Name + ": changed"})
 	}
-	for _, f := range gone {
-		if err := os.Remove(f); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("remove %s: %w", f, err)
+	for _, f := range from.files {
+		if kept[f.Name] {
+			continue
 		}
-		report(api.Event{Message: "policy file " + f + ": removed"})
+		if err := os.Remove(f.Name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("remove %s: %w", f.Name, err)
+		}
+		report(api.Event{Message: "policy file " + f.Name + ": removed"})
 	}
-	if _, err := a.enforce(revision.Revision{Note: note, Files: without}, blade, report); err != nil {
+	if _, err := a.enforce(revision.Revision{Note: note, Files: files}, blade, report); err != nil {
 		return err
 	}
 	return a.pass(a.life, report)
@@ -309,7 +399,7 @@ func placesOf(b *policy.Balancer, name policy.GuestName) int {
 	}
 	for _, v := range b.Services {
 		for _, d := range v.Destinations {
-			if d.Guest == name && d.Weight > 0 && !d.Sorry {
+			if d.Guest == name && d.Weight > 0 && !d.Sorry && !d.Drained {
 				n++
 			}
 		}

@@ -79,9 +79,12 @@ func setDrain(text string, g GuestEntry, on bool) (string, error) {
 	return rest, nil
 }
 
-// LeftShort lists the services that would lose their quorum if a real server took no new connections, by name, with how many real
-// servers each would have left. A sorry server counts for nothing.
+// LeftShort says what would fail for want of a guest that takes no new connections: services of a real server that would lose their
+// quorum, by name, or the zone of a director that has no other one. A sorry server counts for nothing.
 func (f *Fleet) LeftShort(name GuestName) []string {
+	if d := f.Director(name); d != nil {
+		return f.leftAlone(d)
+	}
 	g := f.RealServer(name)
 	if g == nil {
 		return nil
@@ -103,4 +106,19 @@ func (f *Fleet) LeftShort(name GuestName) []string {
 		}
 	}
 	return out
+}
+
+func (f *Fleet) leftAlone(d *Director) []string {
+	here := f.Blade(d.Blade)
+	if here == nil {
+		return nil
+	}
+	other := slices.ContainsFunc(f.Directors, func(x Director) bool {
+		b := f.Blade(x.Blade)
+		return x.Name != d.Name && !x.Drain && (x.OSPF != nil || x.BGP != nil) && b != nil && b.Zone == here.Zone
+	})
+	if other {
+		return nil
+	}
+	return []string{fmt.Sprintf("zone %s has no other director that announces its VIPs", here.Zone)}
 }

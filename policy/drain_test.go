@@ -129,12 +129,13 @@ func TestLeftShort(t *testing.T) {
 			t.Errorf("%s (-want +got):\n%s", name, diff)
 		}
 	}
-	f, ds := Load(append(read(t, "testdata/fleets/nantes")[:2:2], drainedIn(t, "www-t1", "cas-t1")...))
+	f, ds := Load(append(read(t, "testdata/fleets/nantes")[:2:2], drainedIn(t, "www-t1", "cas-t1", "dir-pub-l", "dir-pub-c")...))
 	if ds.HasErrors() {
 		t.Fatal(ds)
 	}
 	for name, want := range map[GuestName][]string{
 		"www-l1": {"www needs 2 and would have 1"}, "cas-l1": {"cas needs 1 and would have 0"}, "mail-c1": nil,
+		"dir-pub-t": {"zone public has no other director that announces its VIPs"}, "dir-prv-t": nil,
 	} {
 		if diff := cmp.Diff(want, f.LeftShort(name)); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", name, diff)

@@ -29,27 +29,6 @@ func applyVerb() verb {
 	return v
 }
 
-func destroyVerb() verb {
-	v := verb{
-		name: "destroy", args: "GUEST", brief: "Take a guest out of the policy and remove all that it had",
-		example: "bladectl destroy www-l3",
-	}
-	v.run = func(ctx context.Context, e env, args []string) error {
-		f := newFlags(e, v).withSocket().withOutput().withVerbose()
-		words, err := f.parse(args, 1, 1)
-		if err != nil {
-			return err
-		}
-		name, err := guestName(words[0])
-		if err != nil {
-			return err
-		}
-		see := f.events()
-		return see.end(api.NewClient(f.socket).Destroy(ctx, api.DestroyRequest{Name: name}, see.event))
-	}
-	return v
-}
-
 // events prints a stream of events: a JSON document each for programs; for people a line for each stage, or for each step with -v,
 // on stderr except for the last, which is the result.
 type events struct {

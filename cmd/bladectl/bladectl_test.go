@@ -75,7 +75,7 @@ func TestWords(t *testing.T) {
 		{"spawn realserver", exitUsage, "usage: bladectl spawn"},
 		{"spawn router r1", exitError, "a director or a realserver"},
 		{"spawn realserver R1", exitError, "lower-case"},
-		{"spawn realserver r1 --count 0", exitError, "one or more"},
+		{"spawn realserver r1 --count 0", exitError, "from 1 to 256"},
 		{"destroy -x-", exitUsage, "usage"},
 		{"image build nosuch", exitError, "there are director"},
 		{"image burn", exitError, "build, list or remove"},

@@ -41,31 +41,18 @@ func spawnVerb() verb {
 				r.Services = append(r.Services, policy.ServiceName(name))
 			}
 		}
-		names, err := spawnNames(words[1], *count)
-		if err != nil {
+		if r.Names, err = spawnNames(words[1], *count); err != nil {
 			return err
 		}
-		return spawn(ctx, f, r, names)
+		see := f.events()
+		return see.end(api.NewClient(f.socket).Spawn(ctx, r, see.event))
 	}
 	return v
 }
 
-// spawn makes the guests one after the other: each is in rotation before the next begins.
-func spawn(ctx context.Context, f *flags, r api.SpawnRequest, names []policy.GuestName) error {
-	client := api.NewClient(f.socket)
-	for _, name := range names {
-		r.Name = name
-		see := f.events()
-		if err := see.end(client.Spawn(ctx, r, see.event)); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 func spawnNames(name string, count int) ([]policy.GuestName, error) {
-	if count < 1 {
-		return nil, fmt.Errorf("spawn --count %d: one or more", count)
+	if count < 1 || count > api.MostNames {
+		return nil, fmt.Errorf("spawn --count %d: from 1 to %d", count, api.MostNames)
 	}
 	if count == 1 {
 		one, err := guestName(name)

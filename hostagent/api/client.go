@@ -68,12 +68,17 @@ func (c *Client) Revision(ctx context.Context, number int) (Revision, error) {
 	return out, c.call(ctx, http.MethodGet, "revisions/"+strconv.Itoa(number), nil, &out)
 }
 
-// Spawn makes a new guest and returns when it answers.
+// Spawn makes new guests and returns when they answer.
 func (c *Client) Spawn(ctx context.Context, r SpawnRequest, see func(Event)) error {
 	return c.stream(ctx, "spawn", r, see)
 }
 
-// Destroy removes a guest whole.
+// Drain lets a guest take no new connections, or take them again.
+func (c *Client) Drain(ctx context.Context, r DrainRequest, see func(Event)) error {
+	return c.stream(ctx, "drain", r, see)
+}
+
+// Destroy removes guests whole.
 func (c *Client) Destroy(ctx context.Context, r DestroyRequest, see func(Event)) error {
 	return c.stream(ctx, "destroy", r, see)
 }

@@ -97,10 +97,13 @@ type Trial struct {
 	Deadline time.Time `json:"deadline,omitzero"` // confirmed until then, or returned from
 }
 
-// SpawnRequest asks for new guests on the daemon's blade.
+// MostNames is how many guests one request may name.
+const MostNames = 256
+
+// SpawnRequest asks for new guests on the daemon's blade, all of them or none.
 type SpawnRequest struct {
 	Role     policy.Role          `json:"role"`
-	Name     policy.GuestName     `json:"name"`
+	Names    []policy.GuestName   `json:"names"`
 	Blade    policy.BladeName     `json:"blade,omitempty"`
 	Site     policy.SiteName      `json:"site,omitempty"`
 	Services []policy.ServiceName `json:"services,omitempty"`
@@ -110,9 +113,18 @@ type SpawnRequest struct {
 	Keep     bool                 `json:"keep,omitempty"` // leave what there is when it fails
 }
 
-// DestroyRequest asks that a guest be taken out of the policy and removed whole.
+// DestroyRequest asks that guests be taken out of the policy and removed whole.
 type DestroyRequest struct {
-	Name policy.GuestName `json:"name"`
+	Names []policy.GuestName `json:"names"`
+	Drain time.Duration      `json:"drain,omitempty"` // how long to wait for a real server's connections to end, in nanoseconds
+}
+
+// DrainRequest asks that a guest take no new connections, or take them again.
+type DrainRequest struct {
+	Name  policy.GuestName `json:"name"`
+	Undo  bool             `json:"undo,omitempty"`
+	Force bool             `json:"force,omitempty"` // though a service would lose its quorum
+	Wait  time.Duration    `json:"wait,omitempty"`  // for its connections to end, in nanoseconds
 }
 
 // Event is one line of the stream (NDJSON) that apply, spawn and destroy answer with. The last event of a stream has
