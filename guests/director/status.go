@@ -40,7 +40,7 @@ func (c *Controller) Status(ctx context.Context) (channel.Status, error) {
 		d := c.decision.Services[i]
 		x := channel.ServiceStatus{
 			Service: v.Service, VIP: v.VIP, Protocol: v.Protocol, Port: v.Port,
-			Up: d.Quorum, Announced: c.held[v.VIP],
+			Up: d.Quorum, Announced: c.held[v.VIP] && !c.state.Balancer.Announce.Drained,
 		}
 		for j, dest := range v.Destinations {
 			x.Destinations = append(x.Destinations, channel.DestinationStatus{

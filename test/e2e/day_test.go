@@ -30,6 +30,8 @@ func TestOperatorsDay(t *testing.T) {
 		{"SIGKILL of bladed loses no request", killLosesNoRequest},
 		{"a broken policy leaves the blade as it was", brokenPolicyLeavesTheBlade},
 		{"spawn and destroy lose no request", spawnAndDestroyLoseNoRequest},
+		{"a drained node finishes what it has", drainedNodeFinishesWhatItHas},
+		{"a drained director announces nothing", drainedDirectorAnnouncesNothing},
 		{"a stranger's deletions are repaired", strangersDeletionsAreRepaired},
 		{"libvirtd down holds back only KVM guests", libvirtdDownHoldsBackOnlyKVM},
 		{"an absent trunk is one sentence", absentTrunkIsOneSentence},
