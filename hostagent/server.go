@@ -114,6 +114,12 @@ func (a *Agent) Handler() http.Handler {
 	mux.HandleFunc("POST "+prefix+"spawn", func(w http.ResponseWriter, r *http.Request) { stream(w, r, a.Spawn) })
 	mux.HandleFunc("POST "+prefix+"destroy", func(w http.ResponseWriter, r *http.Request) { stream(w, r, a.Destroy) })
 	mux.HandleFunc("POST "+prefix+"drain", func(w http.ResponseWriter, r *http.Request) { stream(w, r, a.Drain) })
+	mux.HandleFunc("POST "+prefix+"doctor", func(w http.ResponseWriter, r *http.Request) {
+		var in api.DoctorRequest
+		if read(w, r, &in) {
+			answer(w)(a.Doctor(r.Context(), in), nil)
+		}
+	})
 	mux.HandleFunc("GET "+prefix+"events", a.serveEvents)
 	mux.HandleFunc("GET /metrics", a.metrics)
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {

@@ -11,6 +11,7 @@ import (
 	"github.com/bladenet/bladenet/bridges"
 	"github.com/bladenet/bladenet/guests"
 	"github.com/bladenet/bladenet/hostagent/api"
+	"github.com/bladenet/bladenet/hostagent/doctor"
 	"github.com/bladenet/bladenet/policy"
 	"github.com/bladenet/bladenet/policy/plan"
 )
@@ -56,6 +57,20 @@ func (a *Agent) observed(ctx context.Context, now wanted) (api.Status, error) {
 		s.Converged = false
 	}
 	return s, nil
+}
+
+// Doctor looks at the host, and fixes what is safe when it is asked to.
+func (a *Agent) Doctor(ctx context.Context, r api.DoctorRequest) api.Doctor {
+	a.mu.Lock()
+	h := doctor.Host{
+		Blade: a.now.blade, Policy: a.cfg.Policy, State: a.cfg.State, Features: a.cfg.Filter.Features, Waiting: slices.Clone(a.waiting),
+	}
+	a.mu.Unlock()
+	out := api.Doctor{Version: api.Version, Blade: a.cfg.Blade, Findings: doctor.Run(ctx, h, r.Fix)}
+	if r.Fix {
+		a.Wake()
+	}
+	return out
 }
 
 // pending says why the policy folder is not what is in force.

@@ -83,6 +83,12 @@ func (c *Client) Destroy(ctx context.Context, r DestroyRequest, see func(Event))
 	return c.stream(ctx, "destroy", r, see)
 }
 
+// Doctor asks what is wrong with the host.
+func (c *Client) Doctor(ctx context.Context, r DoctorRequest) (Doctor, error) {
+	var out Doctor
+	return out, c.call(ctx, http.MethodPost, "doctor", r, &out)
+}
+
 // Events hands entries of the journal to see, oldest first; with Follow until ctx ends or the daemon does.
 func (c *Client) Events(ctx context.Context, r EventsRequest, see func(Entry) error) error {
 	path := "events?after=" + strconv.FormatUint(r.After, 10)
@@ -175,17 +181,23 @@ func (c *Client) do(ctx context.Context, method, verb string, in any) (*http.Res
 	return nil, errors.New(string(bytes.TrimSpace(text)))
 }
 
+// AwayError says that no daemon answers, and the remedy.
+type AwayError struct{ sentence error }
+
+func (e *AwayError) Error() string { return e.sentence.Error() }
+func (e *AwayError) Unwrap() error { return e.sentence }
+
 // explain turns the two ways in which a daemon is out of reach into sentences with a remedy.
 func (c *Client) explain(err error) error {
 	switch {
 	case errors.Is(err, os.ErrNotExist):
-		return fmt.Errorf("bladed does not run here (no socket %s): start it with `systemctl start bladed`", c.socket)
+		return &AwayError{fmt.Errorf("bladed does not run here (no socket %s): start it with `systemctl start bladed`", c.socket)}
 	case errors.Is(err, os.ErrPermission):
 		return fmt.Errorf("no permission on %s: be root or a member of group bladenet", c.socket)
 	}
 	var op *net.OpError
 	if errors.As(err, &op) && op.Op == "dial" {
-		return fmt.Errorf("bladed does not answer on %s (%w): start it with `systemctl start bladed`", c.socket, op.Err)
+		return &AwayError{fmt.Errorf("bladed does not answer on %s (%w): start it with `systemctl start bladed`", c.socket, op.Err)}
 	}
 	return err
 }

@@ -175,6 +175,38 @@ type EventsRequest struct {
 	Follow bool   // go on with those that come
 }
 
+// DoctorRequest asks what is wrong with the host, and to fix what is safe to fix.
+type DoctorRequest struct {
+	Fix bool `json:"fix,omitempty"`
+}
+
+// Doctor is the answer: one finding or more for each thing looked at.
+type Doctor struct {
+	Version  string           `json:"version"`
+	Blade    policy.BladeName `json:"blade,omitempty"`
+	Findings []Finding        `json:"findings"`
+}
+
+// FindingLevel says how bad a finding is.
+type FindingLevel string
+
+// The levels: nothing was found; something may go wrong; something does.
+const (
+	Well     FindingLevel = "ok"
+	Doubtful FindingLevel = "warning"
+	Wrong    FindingLevel = "error"
+)
+
+// Finding is what was found of one thing, and what to do about it.
+type Finding struct {
+	Check   string       `json:"check"`
+	Level   FindingLevel `json:"level"`
+	Message string       `json:"message,omitempty"`
+	Remedy  string       `json:"remedy,omitempty"`
+	Fixable bool         `json:"fixable,omitempty"` // doctor --fix does it, until the next boot
+	Fixed   bool         `json:"fixed,omitempty"`
+}
+
 // Status is the blade as the daemon sees it now.
 type Status struct {
 	Version   string           `json:"version"`
