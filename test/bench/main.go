@@ -34,16 +34,21 @@ type options struct {
 	log    *slog.Logger
 }
 
-// benchmark measures one row or several that belong together.
+// benchmark measures rows that belong together.
 type benchmark struct {
-	id      string
+	ids     string // separated by spaces
 	measure func(context.Context, options) ([]result.Row, error)
+}
+
+// is says whether one of the benchmark's rows has that id, or an id that begins so.
+func (b benchmark) is(id string) bool {
+	return slices.ContainsFunc(strings.Fields(b.ids), func(own string) bool { return strings.HasPrefix(own, id) })
 }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	set := flag.NewFlagSet("bench", flag.ContinueOnError)
 	set.SetOutput(stderr)
-	rows := set.String("rows", "", "benchmarks to run, by id or the beginning of one, separated by commas (default all)")
+	rows := set.String("rows", "", "rows to measure, by id or the beginning of one, separated by commas (default all)")
 	rounds := set.Int("rounds", 15, "rounds of each comparison")
 	path := set.String("json", "", "file to write the report to as well")
 	if err := set.Parse(args); err != nil {
@@ -60,10 +65,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		begin := time.Now()
 		found, err := b.measure(ctx, o)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", b.id, err))
+			errs = append(errs, fmt.Errorf("%s: %w", b.ids, err))
 		}
 		report.Rows = append(report.Rows, found...)
-		o.log.Info("measured", "benchmark", b.id, "rows", len(found), "took", time.Since(begin).Round(time.Millisecond))
+		o.log.Info("measured", "benchmark", b.ids, "rows", len(found), "took", time.Since(begin).Round(time.Millisecond))
 		if ctx.Err() != nil {
 			break
 		}
@@ -74,19 +79,19 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	return errors.Join(append(errs, result.Render(stdout, report))...)
 }
 
-// choose keeps the benchmarks whose id begins with one of the names. A name that fits none is an error.
+// choose keeps the benchmarks that measure one of the rows named. A name that fits none is an error.
 func choose(all []benchmark, names string) ([]benchmark, error) {
 	if names == "" {
 		return all, nil
 	}
 	var out []benchmark
 	for _, b := range all {
-		if slices.ContainsFunc(strings.Split(names, ","), func(n string) bool { return strings.HasPrefix(b.id, n) }) {
+		if slices.ContainsFunc(strings.Split(names, ","), b.is) {
 			out = append(out, b)
 		}
 	}
 	for _, n := range strings.Split(names, ",") {
-		if !slices.ContainsFunc(all, func(b benchmark) bool { return strings.HasPrefix(b.id, n) }) {
+		if !slices.ContainsFunc(all, func(b benchmark) bool { return b.is(n) }) {
 			return nil, fmt.Errorf("no benchmark %q", n)
 		}
 	}
@@ -97,7 +102,10 @@ func benchmarks() []benchmark {
 	return []benchmark{
 		{"P1", packetCost},
 		{"P2", packetGrowth},
-		{"R1-R3", replacement},
+		{"P3 P4", lists},
+		{"P5", antiSpoof},
+		{"P6", throughput},
+		{"R1 R2 R3", replacement},
 		{"R4", change},
 		{"R5", loss},
 		{"R6", load},

@@ -61,24 +61,9 @@ func packetCost(ctx context.Context, o options) ([]result.Row, error) {
 	return rows, nil
 }
 
-// compareLeg measures a leg with the filter and without it; without it twice, so that the machine's own noise is known.
+// compareLeg measures a leg with the filter and without it.
 func compareLeg(o options, l leg, v6 bool, ours, plain *station) (result.Row, error) {
-	var subjects []result.Subject
-	for _, s := range []struct {
-		name string
-		at   *station
-	}{{"ours", ours}, {"plain", plain}} {
-		p, err := s.at.passage(l, packets{v6: v6})
-		if err != nil {
-			return result.Row{}, err
-		}
-		subject, err := sample(s.name, p)
-		if err != nil {
-			return result.Row{}, err
-		}
-		subjects = append(subjects, subject)
-	}
-	series, err := result.Interleave(o.rounds, subjects...)
+	series, err := o.compare(l, packets{v6: v6}, ours, plain)
 	if err != nil {
 		return result.Row{}, err
 	}
@@ -86,7 +71,32 @@ func compareLeg(o options, l leg, v6 bool, ours, plain *station) (result.Row, er
 	if v6 {
 		id, what = id+"6", what+", IPv6"
 	}
-	return result.Compare(id, what, "same bridge, no filter", "ns", series["ours"], series["plain"]), nil
+	return result.Compare(id, what, "same bridge, no filter", "ns", series[0], series[1]), nil
+}
+
+// compare sends the same packets through several stations in turn and returns the series of each.
+func (o options) compare(l leg, what packets, stations ...*station) ([][]float64, error) {
+	var subjects []result.Subject
+	for i, s := range stations {
+		p, err := s.passage(l, what)
+		if err != nil {
+			return nil, err
+		}
+		subject, err := sample(fmt.Sprint(i), p)
+		if err != nil {
+			return nil, err
+		}
+		subjects = append(subjects, subject)
+	}
+	series, err := result.Interleave(o.rounds, subjects...)
+	if err != nil {
+		return nil, err
+	}
+	out := make([][]float64, len(stations))
+	for i, s := range subjects {
+		out[i] = series[s.Name]
+	}
+	return out, nil
 }
 
 // packetGrowth is P2: the same at other sizes.
@@ -110,9 +120,9 @@ func packetGrowth(ctx context.Context, o options) ([]result.Row, error) {
 	return rows, nil
 }
 
-func compareSizes(ctx context.Context, o options, sizes ...fleet.Size) (result.Row, error) {
-	var subjects []result.Subject
-	for _, size := range sizes {
+func compareSizes(ctx context.Context, o options, big, small fleet.Size) (result.Row, error) {
+	var stations []*station
+	for _, size := range []fleet.Size{big, small} {
 		s, err := newStation(size)
 		if err != nil {
 			return result.Row{}, err
@@ -121,19 +131,11 @@ func compareSizes(ctx context.Context, o options, sizes ...fleet.Size) (result.R
 		if _, err := s.protect(ctx); err != nil {
 			return result.Row{}, err
 		}
-		p, err := s.passage(legIn, packets{})
-		if err != nil {
-			return result.Row{}, err
-		}
-		subject, err := sample(fmt.Sprint(size), p)
-		if err != nil {
-			return result.Row{}, err
-		}
-		subjects = append(subjects, subject)
+		stations = append(stations, s)
 	}
-	series, err := result.Interleave(o.rounds, subjects...)
+	series, err := o.compare(legIn, packets{}, stations...)
 	if err != nil {
 		return result.Row{}, err
 	}
-	return result.Compare("", "", "", "ns", series[subjects[0].Name], series[subjects[1].Name]), nil
+	return result.Compare("", "", "", "ns", series[0], series[1]), nil
 }

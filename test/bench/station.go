@@ -110,6 +110,7 @@ func (s *station) Close() {
 type packets struct {
 	v6       bool
 	unlisted bool // to ports that no service has
+	vips     int  // of so many VIPs only; 0: of all
 }
 
 // passage is a leg's way with its packets.
@@ -121,6 +122,9 @@ func (s *station) passage(l leg, what packets) (traffic.Passage, error) {
 	}
 	if what.v6 {
 		f.Client, f.VIP = netip.MustParseAddr("2001:db8:c::"), fleet.FirstVIP6
+	}
+	if what.vips > 0 {
+		f.VIPs = what.vips
 	}
 	if what.unlisted {
 		f.Port += 1000
@@ -135,6 +139,14 @@ func (s *station) passage(l leg, what packets) (traffic.Passage, error) {
 
 // protect loads the blade's own ruleset and proves that it is at work: packets to or from ports of no service must not arrive.
 func (s *station) protect(ctx context.Context) (note string, err error) {
+	if note, err = s.load(ctx); err != nil {
+		return "", err
+	}
+	return note, s.closed()
+}
+
+// load loads the blade's own ruleset. The note says what this kernel has not of it.
+func (s *station) load(ctx context.Context) (note string, err error) {
 	if s.kernel, err = nft.NewKernel(s.ns.Path()); err != nil {
 		return "", err
 	}
@@ -143,28 +155,33 @@ func (s *station) protect(ctx context.Context) (note string, err error) {
 	if err != nil {
 		return "", err
 	}
-	if err := replace(ctx, s.kernel, rules); err != nil {
-		return "", err
-	}
-	return note, s.closed()
+	return note, replace(ctx, s.kernel, rules)
 }
 
 // closed sends what no rule lets through.
 func (s *station) closed() error {
 	for _, l := range legs() {
 		for _, v6 := range []bool{false, true} {
-			p, err := s.passage(l, packets{v6: v6, unlisted: true})
-			if err != nil {
+			if err := s.refuses(l, v6); err != nil {
 				return err
 			}
-			_, arrived, err := p.Send(6400)
-			if err == nil && arrived > 0 {
-				err = fmt.Errorf("%d arrived", arrived)
-			}
-			if err != nil {
-				return fmt.Errorf("send packets of no service by leg %s: %w", l.name, err)
-			}
 		}
+	}
+	return nil
+}
+
+// refuses sends packets to or from ports of no service over a leg: none may arrive.
+func (s *station) refuses(l leg, v6 bool) error {
+	p, err := s.passage(l, packets{v6: v6, unlisted: true})
+	if err != nil {
+		return err
+	}
+	_, arrived, err := p.Send(6400)
+	if err == nil && arrived > 0 {
+		err = fmt.Errorf("%d arrived", arrived)
+	}
+	if err != nil {
+		return fmt.Errorf("send packets of no service by leg %s: %w", l.name, err)
 	}
 	return nil
 }
