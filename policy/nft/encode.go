@@ -248,20 +248,25 @@ func verdictCode(k filter.VerdictKind) uint32 {
 }
 
 func (e *encoder) rule(c filter.Chain, r filter.Rule) error {
+	return e.expressions(c, lower(r), r.Comment)
+}
+
+// expressions writes a rule that is given as the kernel's expressions.
+func (e *encoder) expressions(c filter.Chain, list []expr.Any, note string) error {
 	at := e.message(unix.NFT_MSG_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_APPEND, e.family, "add rule to chain "+c.Name)
 	e.text(unix.NFTA_RULE_TABLE, e.table.Name)
 	e.text(unix.NFTA_RULE_CHAIN, c.Name)
-	list := e.nest(unix.NFTA_RULE_EXPRESSIONS)
-	for _, x := range lower(r) {
+	nest := e.nest(unix.NFTA_RULE_EXPRESSIONS)
+	for _, x := range list {
 		data, err := expr.Marshal(e.family, x)
 		if err != nil {
 			return err
 		}
 		e.bytes(unix.NFTA_LIST_ELEM|unix.NLA_F_NESTED, data)
 	}
-	e.shut(list)
-	if r.Comment != "" {
-		e.bytes(unix.NFTA_RULE_USERDATA, comment(r.Comment))
+	e.shut(nest)
+	if note != "" {
+		e.bytes(unix.NFTA_RULE_USERDATA, comment(note))
 	}
 	e.close(at)
 	return nil

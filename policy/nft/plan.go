@@ -173,19 +173,28 @@ func wantedStatic(t filter.Table) ([]part, error) {
 		}
 		out = append(out, part{object: "chain " + c.Name, body: body})
 		for _, r := range c.Rules {
-			var userData []byte
-			if r.Comment != "" {
-				userData = comment(r.Comment)
-			}
-			body, err := ruleBody(family(t.Family), lower(r), userData)
+			body, err := wantedRule(t, r)
 			if err != nil {
-				return nil, fmt.Errorf("encode rule %q: %w", r, err)
+				return nil, err
 			}
 			out = append(out, part{object: "rule of chain " + c.Name, body: body})
 		}
 	}
 	slices.SortStableFunc(out, compareParts)
 	return out, nil
+}
+
+// wantedRule is a rule in the form in which Observe reads it.
+func wantedRule(t filter.Table, r filter.Rule) (string, error) {
+	var userData []byte
+	if r.Comment != "" {
+		userData = comment(r.Comment)
+	}
+	body, err := ruleBody(family(t.Family), lower(r), userData)
+	if err != nil {
+		return "", fmt.Errorf("encode rule %q: %w", r, err)
+	}
+	return body, nil
 }
 
 // difference names the first object that is not as wanted.

@@ -18,7 +18,7 @@ import (
 func (k *Kernel) Watch(ctx context.Context, wake func()) error {
 	var file *os.File
 	err := within(k.namespace, func() (err error) {
-		file, err = listen()
+		file, err = listen(unix.NFNLGRP_NFTABLES)
 		return err
 	})
 	if err != nil {
@@ -34,8 +34,8 @@ func (k *Kernel) Watch(ctx context.Context, wake func()) error {
 	return watch(ctx, file, own, wake)
 }
 
-// listen joins the group of nftables events.
-func listen() (*os.File, error) {
+// listen joins a group of netfilter's events (NFNLGRP_*).
+func listen(group int) (*os.File, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_NETFILTER)
 	if err != nil {
 		return nil, fmt.Errorf("open socket: %w", err)
@@ -44,7 +44,7 @@ func listen() (*os.File, error) {
 	file := os.NewFile(uintptr(fd), "nftables events")
 	err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer)
 	if err == nil {
-		err = unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: 1 << (unix.NFNLGRP_NFTABLES - 1)})
+		err = unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: 1 << (group - 1)})
 	}
 	if err != nil {
 		file.Close()

@@ -23,7 +23,7 @@ func TestWatchWakes(t *testing.T) {
 	k := open(t)
 	want := filter.Compile(nantes(t, "lame-l1"))
 	bring(t, k, want)
-	file, err := listen() // here: Watch runs on a thread that is not in this namespace
+	file, err := listen(unix.NFNLGRP_NFTABLES) // here: Watch runs on a thread that is not in this namespace
 	if err != nil {
 		t.Fatal(err)
 	}
