@@ -42,7 +42,8 @@ type key struct {
 	name   policy.GuestName
 }
 
-// Plan says what turns have into want, in order: guests that nobody wants are stopped and destroyed, then, directors first, missing ones are
+// Plan says what turns have into want, in order: guests that nobody wants are stopped and destroyed, those that an operator
+// stopped are stopped, then, directors first, missing ones are
 // created and stopped ones started. A running guest whose definition changed is not restarted: the change is blocked until somebody
 // stops it. The same input gives the same steps.
 func Plan(want []policy.Guest, have State) Steps {
@@ -55,8 +56,12 @@ func Plan(want []policy.Guest, have State) Steps {
 	for _, o := range have.Guests {
 		k := key{o.Driver, o.Name}
 		found[k] = o
-		if !wanted[k] && o.Phase != Foreign {
+		switch {
+		case o.Phase == Foreign:
+		case !wanted[k]:
 			out.Remove = append(out.Remove, remove(o)...)
+		case (o.Phase == Running || o.Phase == Paused) && have.Held[o.Name].Operator:
+			out.Remove = append(out.Remove, step(o.Spec, plan.Stop, nil, "an operator stopped it"))
 		}
 	}
 	for _, g := range inOrder(want) {
@@ -100,7 +105,10 @@ func run(g policy.Guest, o Observed, ok bool, have State) []Step {
 		return []Step{step(w, plan.Blocked, nil, image.Problem)}
 	}
 	changes := changesOf(o, w)
+	held := have.Held[w.Name].Operator
 	switch {
+	case held && (o.Phase == Running || o.Phase == Paused):
+		return nil // it is stopped first
 	case !ok:
 		return append([]Step{step(w, plan.Create, details(w), "")}, start(w, have)...)
 	case o.Phase == Partial:

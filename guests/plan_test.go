@@ -78,6 +78,10 @@ func TestPlan(t *testing.T) {
 				"www-2": {Until: time.Date(2026, 3, 1, 12, 0, 30, 0, time.UTC), Reason: "ended 3 times within a minute"},
 			},
 		}},
+		{"stopped-by-an-operator", []policy.Guest{dir, web, other}, State{
+			Guests: []Observed{as(dir, Paused), as(web, Running), as(other, Stopped)},
+			Held:   map[policy.GuestName]Hold{"dir-1": {Operator: true}, "www-1": {Operator: true}, "www-2": {Operator: true}},
+		}},
 		{"other-driver", []policy.Guest{with(web, func(g *policy.Guest) { g.Driver, g.Image = policy.DriverKVM, "director" })}, State{Guests: []Observed{as(web, Running)}}},
 	}
 	for _, c := range cases {

@@ -78,6 +78,7 @@ type Agent struct {
 	log       *slog.Logger
 	revisions history
 	reading   reading
+	stopped   *stopped
 	directors *directors
 	backoff   guests.Backoff
 	order     []stage
@@ -121,6 +122,9 @@ func New(cfg Config) (*Agent, error) {
 	}
 	if a.journal, err = journal.Open(filepath.Join(cfg.State, "journal")); err != nil {
 		a.log.Warn("the journal is kept in memory only", "err", err)
+	}
+	if a.stopped, err = openStopped(filepath.Join(cfg.State, "stopped.json")); err != nil {
+		a.log.Error("guests that an operator stopped may start", "err", err)
 	}
 	if err := revision.Sweep(cfg.Policy); err != nil {
 		a.log.Warn("sweep the policy folder", "err", err)

@@ -113,6 +113,9 @@ func (a *Agent) Handler() http.Handler {
 	})
 	mux.HandleFunc("POST "+prefix+"spawn", func(w http.ResponseWriter, r *http.Request) { stream(w, r, a.Spawn) })
 	mux.HandleFunc("POST "+prefix+"destroy", func(w http.ResponseWriter, r *http.Request) { stream(w, r, a.Destroy) })
+	for verb, do := range map[string]func(context.Context, api.PowerRequest, func(api.Event)) error{"start": a.Start, "stop": a.Stop, "restart": a.Restart} {
+		mux.HandleFunc("POST "+prefix+verb, func(w http.ResponseWriter, r *http.Request) { stream(w, r, do) })
+	}
 	mux.HandleFunc("POST "+prefix+"drain", func(w http.ResponseWriter, r *http.Request) { stream(w, r, a.Drain) })
 	mux.HandleFunc("POST "+prefix+"doctor", func(w http.ResponseWriter, r *http.Request) {
 		var in api.DoctorRequest

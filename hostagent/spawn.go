@@ -209,7 +209,11 @@ func (a *Agent) Destroy(ctx context.Context, r api.DestroyRequest, report func(a
 	if err := a.settled(from); err != nil {
 		return err
 	}
-	return a.remove(from, r.Names, "destroy "+joinNames(r.Names), report)
+	if err := a.remove(from, r.Names, "destroy "+joinNames(r.Names), report); err != nil {
+		return err
+	}
+	a.sweepStopped(r.Names)
+	return nil
 }
 
 // undo takes back a spawn, whatever an operator has written into the folder meanwhile.

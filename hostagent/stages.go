@@ -187,6 +187,7 @@ func (a *Agent) guests(ctx context.Context, p *pass, pick func(guests.Steps) []g
 	if err != nil {
 		return work{}, err
 	}
+	a.stopped.hold(have.Held)
 	a.backoff.Hold(have.Held, time.Now())
 	if p.apply {
 		a.recordGuests(have.Guests)

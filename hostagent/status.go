@@ -119,11 +119,14 @@ func linkStatus(blade policy.Blade, have bridges.State) []api.Link {
 }
 
 func (a *Agent) guestStatus(g policy.Guest, have []guests.Observed) api.Guest {
-	s := api.Guest{Name: g.Name, Role: g.Role, Driver: g.Driver, Image: g.Image, State: "absent"}
+	s := api.Guest{Name: g.Name, Role: g.Role, Driver: g.Driver, Image: g.Image, State: "absent", Drained: g.Drained}
 	for _, o := range have {
 		if o.Name == g.Name && o.Driver == g.Driver {
 			s.State, s.Since = string(o.Phase), o.Since
 		}
+	}
+	if _, ok := a.stopped.get(g.Name); ok {
+		s.Held = "an operator stopped it"
 	}
 	for _, p := range g.Ports {
 		for _, addr := range p.Addresses {

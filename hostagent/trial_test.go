@@ -407,7 +407,9 @@ func TestSpawnAndDestroyWaitForATrialAndForTheFolder(t *testing.T) {
 		spawn := func() error {
 			return a.Spawn(t.Context(), api.SpawnRequest{Role: policy.RoleRealServer, Names: []policy.GuestName{"www-1"}, Services: []policy.ServiceName{"www"}, Image: "web"}, silent)
 		}
-		destroy := func() error { return a.Destroy(t.Context(), api.DestroyRequest{Names: []policy.GuestName{"www-1"}}, silent) }
+		destroy := func() error {
+			return a.Destroy(t.Context(), api.DestroyRequest{Names: []policy.GuestName{"www-1"}}, silent)
+		}
 		writePolicy(t, dir, "shop")
 		for _, do := range []func() error{spawn, destroy} {
 			if err := do(); err == nil || !strings.Contains(err.Error(), "not in force") {

@@ -63,6 +63,7 @@ type Guest struct {
 	Serves   []ServiceName `json:"serves,omitempty"`
 	Inside   Inside        `json:"inside"`
 	Balancer *Balancer     `json:"balancer,omitempty"` // directors only
+	Drained  bool          `json:"drained,omitempty"`
 	Pos      Pos           `json:"-"`
 }
 

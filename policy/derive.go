@@ -163,7 +163,7 @@ func (d *deriver) director(g *Director, b *balancing) Guest {
 	return Guest{
 		Name: g.Name, Role: RoleDirector, Driver: DriverKVM, Image: g.Image, Memory: g.Memory, CPUs: g.CPUs, CID: CIDOf(g.Name),
 		Ports:  d.ports(g.guest(), DriverKVM),
-		Inside: d.inside(g.guest(), serves, directorSysctls()), Balancer: b.balancer(d.announce(g)), Pos: g.Pos,
+		Inside: d.inside(g.guest(), serves, directorSysctls()), Balancer: b.balancer(d.announce(g)), Drained: g.Drain, Pos: g.Pos,
 	}
 }
 
@@ -172,7 +172,7 @@ func (d *deriver) realServer(g *RealServer) Guest {
 	return Guest{
 		Name: g.Name, Role: RoleRealServer, Driver: DriverLXC, Image: g.Image, Memory: g.Memory, CPUs: g.CPUs,
 		Ports: d.ports(g.guest(), DriverLXC), Serves: serves,
-		Inside: d.inside(g.guest(), serves, insideSysctls()), Pos: g.Pos,
+		Inside: d.inside(g.guest(), serves, insideSysctls()), Drained: g.Drain, Pos: g.Pos,
 	}
 }
 

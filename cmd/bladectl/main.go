@@ -37,7 +37,7 @@ type verb struct {
 
 func verbs() []verb {
 	return []verb{
-		checkVerb(), planVerb(), applyVerb(), confirmVerb(), rollbackVerb(), revisionsVerb(), statusVerb(), eventsVerb(), doctorVerb(), spawnVerb(), drainVerb(), undrainVerb(), destroyVerb(), explainVerb(), renderVerb(), fmtVerb(), initVerb(), imageVerb(),
+		checkVerb(), planVerb(), applyVerb(), confirmVerb(), rollbackVerb(), revisionsVerb(), statusVerb(), eventsVerb(), doctorVerb(), spawnVerb(), startVerb(), stopVerb(), restartVerb(), drainVerb(), undrainVerb(), destroyVerb(), explainVerb(), renderVerb(), fmtVerb(), initVerb(), imageVerb(),
 	}
 }
 

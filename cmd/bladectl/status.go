@@ -100,7 +100,13 @@ func writeGuests(w io.Writer, guests []api.Guest) {
 	fmt.Fprintln(w, "\nGUEST\tROLE\tRUNS\tIMAGE\tSTATE\tADDRESSES")
 	for _, g := range guests {
 		state := g.State
-		if d := g.Director; d != nil {
+		if g.Held != "" {
+			state += ", " + g.Held
+		}
+		if g.Drained {
+			state += ", drained"
+		}
+		if d := g.Director; d != nil && g.Held == "" {
 			switch {
 			case d.Error != "":
 				state += ", " + d.Error

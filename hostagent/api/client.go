@@ -73,6 +73,11 @@ func (c *Client) Spawn(ctx context.Context, r SpawnRequest, see func(Event)) err
 	return c.stream(ctx, "spawn", r, see)
 }
 
+// Power starts, stops or restarts a guest, by the verb of that name.
+func (c *Client) Power(ctx context.Context, verb string, r PowerRequest, see func(Event)) error {
+	return c.stream(ctx, verb, r, see)
+}
+
 // Drain lets a guest take no new connections, or take them again.
 func (c *Client) Drain(ctx context.Context, r DrainRequest, see func(Event)) error {
 	return c.stream(ctx, "drain", r, see)

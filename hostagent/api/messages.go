@@ -119,6 +119,12 @@ type DestroyRequest struct {
 	Drain time.Duration      `json:"drain,omitempty"` // how long to wait for a real server's connections to end, in nanoseconds
 }
 
+// PowerRequest asks that a guest be started, stopped or restarted.
+type PowerRequest struct {
+	Name  policy.GuestName `json:"name"`
+	Drain time.Duration    `json:"drain,omitempty"` // how long a real server's connections may take to end before it is stopped, in nanoseconds
+}
+
 // DrainRequest asks that a guest take no new connections, or take them again.
 type DrainRequest struct {
 	Name  policy.GuestName `json:"name"`
@@ -256,7 +262,9 @@ type Guest struct {
 	Role      policy.Role      `json:"role"`
 	Driver    policy.Driver    `json:"driver"`
 	Image     string           `json:"image"`
-	State     string           `json:"state"` // running, stopped, absent
+	State     string           `json:"state"`             // running, stopped, absent
+	Held      string           `json:"held,omitempty"`    // why it is stopped and stays so
+	Drained   bool             `json:"drained,omitempty"` // takes no new connections
 	Since     time.Time        `json:"since,omitzero"`
 	Addresses []string         `json:"addresses"`
 	Director  *Director        `json:"director,omitempty"`

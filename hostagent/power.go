@@ -1,0 +1,160 @@
+package hostagent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"sync"
+
+	"github.com/bladenet/bladenet/guests"
+	"github.com/bladenet/bladenet/hostagent/api"
+	"github.com/bladenet/bladenet/hostagent/revision"
+	"github.com/bladenet/bladenet/policy"
+)
+
+// stopped is the guests that an operator stopped. It is kept on disk, so that neither the agent's start nor the blade's starts one.
+type stopped struct {
+	path string
+
+	mu     sync.Mutex
+	guests map[policy.GuestName]stop
+}
+
+// stop is how one was stopped.
+type stop struct {
+	Drained bool `json:"drained,omitempty"` // for the stop: its start takes that back
+}
+
+// openStopped reads the file. One that cannot be read holds nobody, and is an error beside it.
+func openStopped(path string) (*stopped, error) {
+	s := &stopped{path: path, guests: map[policy.GuestName]stop{}}
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return s, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(data, &s.guests)
+	}
+	if err != nil {
+		return s, fmt.Errorf("read stopped guests: %w", err)
+	}
+	return s, nil
+}
+
+// get says whether and how a guest was stopped.
+func (s *stopped) get(name policy.GuestName) (stop, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	how, ok := s.guests[name]
+	return how, ok
+}
+
+// change notes that a guest is stopped, or with nil that it is not, on disk first.
+func (s *stopped) change(name policy.GuestName, how *stop) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	next := map[policy.GuestName]stop{}
+	for n, h := range s.guests {
+		if n != name {
+			next[n] = h
+		}
+	}
+	if how != nil {
+		next[name] = *how
+	}
+	data, err := json.Marshal(next)
+	if err == nil {
+		err = revision.WriteFile(s.path, data, 0o600)
+	}
+	if err != nil {
+		return fmt.Errorf("save stopped guests: %w", err)
+	}
+	s.guests = next
+	return nil
+}
+
+// hold adds the stopped guests to those that must not start.
+func (s *stopped) hold(held map[policy.GuestName]guests.Hold) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for name := range s.guests {
+		held[name] = guests.Hold{Operator: true}
+	}
+}
+
+// Stop ends a guest and keeps it stopped, over restarts of the agent and of the blade, until Start. A real server is drained first.
+func (a *Agent) Stop(ctx context.Context, r api.PowerRequest, report func(api.Event)) error {
+	was, err := a.wantedGuest(r.Name)
+	if err != nil {
+		return err
+	}
+	how := stop{Drained: r.Drain > 0 && was.Role == policy.RoleRealServer && !was.Drained}
+	if how.Drained {
+		a.drainBefore(ctx, r.Name, r.Drain, report)
+	}
+	a.passing.Lock()
+	defer a.passing.Unlock()
+	if err := a.stopped.change(r.Name, &how); err != nil {
+		return err
+	}
+	return a.pass(a.life, report)
+}
+
+// Start lets a stopped guest run again and returns when it does its work.
+func (a *Agent) Start(ctx context.Context, r api.PowerRequest, report func(api.Event)) error {
+	if _, err := a.wantedGuest(r.Name); err != nil {
+		return err
+	}
+	how, _ := a.stopped.get(r.Name)
+	if err := a.release(r.Name, report); err != nil {
+		return err
+	}
+	if how.Drained {
+		if err := a.setDrain(api.DrainRequest{Name: r.Name, Undo: true}, report); err != nil {
+			return err
+		}
+	}
+	return a.untilInRotation(ctx, r.Name, report)
+}
+
+func (a *Agent) release(name policy.GuestName, report func(api.Event)) error {
+	a.passing.Lock()
+	defer a.passing.Unlock()
+	if err := a.stopped.change(name, nil); err != nil {
+		return err
+	}
+	return a.pass(a.life, report)
+}
+
+// Restart stops a guest and starts it, which is when a changed definition or a newer image takes effect.
+func (a *Agent) Restart(ctx context.Context, r api.PowerRequest, report func(api.Event)) error {
+	if err := a.Stop(ctx, r, report); err != nil {
+		return err
+	}
+	return a.Start(ctx, r, report)
+}
+
+// wantedGuest returns a guest of this blade.
+func (a *Agent) wantedGuest(name policy.GuestName) (policy.Guest, error) {
+	for _, g := range a.wantedNow().blade.Guests {
+		if g.Name == name {
+			return g, nil
+		}
+	}
+	return policy.Guest{}, fmt.Errorf("guest %s: not a guest of this blade", name)
+}
+
+// sweepStopped forgets a guest that is no more.
+func (a *Agent) sweepStopped(names []policy.GuestName) {
+	for _, name := range names {
+		if _, ok := a.stopped.get(name); !ok {
+			continue
+		}
+		if err := a.stopped.change(name, nil); err != nil {
+			a.log.Warn("stopped guests", "guest", name, "err", err)
+		}
+	}
+}

@@ -1,0 +1,60 @@
+package hostagent
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/bladenet/bladenet/guests"
+	"github.com/bladenet/bladenet/policy"
+)
+
+// TestStoppedOutlivesTheAgent: what an operator stopped is stopped after a restart, and what was started is not.
+func TestStoppedOutlivesTheAgent(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "stopped.json")
+	first, err := openStopped(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []policy.GuestName{"www-1", "www-2"} {
+		if err := first.change(name, &stop{Drained: name == "www-2"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := first.change("www-1", nil); err != nil {
+		t.Fatal(err)
+	}
+	again, err := openStopped(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	held := map[policy.GuestName]guests.Hold{}
+	again.hold(held)
+	if diff := cmp.Diff(map[policy.GuestName]guests.Hold{"www-2": {Operator: true}}, held); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if how, ok := again.get("www-2"); !ok || !how.Drained {
+		t.Errorf("www-2: %+v, %t; want one that was drained for it", how, ok)
+	}
+}
+
+// TestStoppedThatCannotBeRead holds nobody and says so; a change that cannot be written changes nothing.
+func TestStoppedThatCannotBeRead(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "stopped.json")
+	if err := os.WriteFile(path, []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s, err := openStopped(path)
+	if err == nil {
+		t.Error("a damaged file is read")
+	}
+	s.path = filepath.Join(path, "below-a-file")
+	if err := s.change("www-1", &stop{}); err == nil {
+		t.Error("a change that cannot be written is taken")
+	}
+	if _, ok := s.get("www-1"); ok {
+		t.Error("what was not written holds")
+	}
+}
