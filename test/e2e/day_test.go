@@ -31,6 +31,7 @@ func TestOperatorsDay(t *testing.T) {
 		{"a broken policy leaves the blade as it was", brokenPolicyLeavesTheBlade},
 		{"spawn and destroy lose no request", spawnAndDestroyLoseNoRequest},
 		{"a drained node finishes what it has", drainedNodeFinishesWhatItHas},
+		{"a stopped node stays stopped until it is started", stoppedNodeStaysStopped},
 		{"a drained director announces nothing", drainedDirectorAnnouncesNothing},
 		{"a stranger's deletions are repaired", strangersDeletionsAreRepaired},
 		{"libvirtd down holds back only KVM guests", libvirtdDownHoldsBackOnlyKVM},
@@ -75,11 +76,8 @@ func spawnRefusesWhatCannotBe(t *testing.T, _ *blade) {
 
 func spawnedNodesAnswer(t *testing.T, _ *blade) {
 	ctl(t, "spawn", "director", director, "--site", "lombarderie")
-	for _, name := range []string{"www-1", "www-2"} {
-		out := ctl(t, "spawn", "realserver", name, "--service", "www", "--image", "web")
-		if !strings.Contains(out, "in rotation") {
-			t.Errorf("spawn %s does not say that it is in rotation:\n%s", name, out)
-		}
+	if out := ctl(t, "spawn", "realserver", "www", "--count", "2", "--service", "www", "--image", "web"); strings.Count(out, "in rotation") != 2 {
+		t.Errorf("spawn does not say that both nodes are in rotation:\n%s", out)
 	}
 	reachable(t)
 	for _, vip := range []string{vip4, vip6} {

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -67,6 +68,29 @@ func drained(t *testing.T, name string) {
 		}
 		return nil
 	})
+}
+
+// stoppedNodeStaysStopped: over a restart of bladed too; once started it takes connections again.
+func stoppedNodeStaysStopped(t *testing.T, b *blade) {
+	ctl(t, "stop", "www-1")
+	b.end(syscall.SIGKILL)
+	b.start(t)
+	converged(t)
+	for _, g := range status(t).Guests {
+		if g.Name == "www-1" && (g.State != "stopped" || g.Held == "" || !g.Drained) {
+			t.Errorf("www-1 is %+v, want stopped, held and drained", g)
+		}
+	}
+	if got := ask(t, vip4, 10); got["www-2"] != 10 {
+		t.Errorf("answered by %v, want 10 of www-2", got)
+	}
+	ctl(t, "start", "www-1")
+	if got := ask(t, vip4, 20); got["www-1"] == 0 || got["www-1"]+got["www-2"] != 20 {
+		t.Errorf("answered by %v, want www-1 among them", got)
+	}
+	if g := status(t).Guests; g[1].Held != "" || g[1].Drained {
+		t.Errorf("www-1 is %+v after its start", g[1])
+	}
 }
 
 // drainedDirectorAnnouncesNothing: its routers forget the VIPs, its loopback and its connections keep them.
