@@ -12,7 +12,7 @@ LAB ?= make
 # Build tags of the tests that need more than a machine with Go.
 LEVELS := kernel,lab
 # Packages with tests that need a blade's kernel.
-KERNEL = $(shell grep -rlE "^//go:build kernel" --include=*_test.go bridges cmd guests hostagent policy | xargs -n1 dirname | sort -u | sed "s|^|./|")
+KERNEL = $(shell grep -rlE "^//go:build kernel" --include=*_test.go bridges cmd guests hostagent packaging policy | xargs -n1 dirname | sort -u | sed "s|^|./|")
 
 .PHONY: help deps build images demo test lint unit kernel e2e bench bench-deps fuzz clean
 
@@ -30,6 +30,10 @@ build: deps ## bin/: bladed, bladectl, bladeguest, lab
 images: build ## build/images: what guests are cloned from
 	bin/bladectl image build --store $(IMAGES) director web
 
+VERSION ?= 0.1~$(shell git log -1 --format=%cd.%h --date=format:%Y%m%d)
+package: build ## build/packages: Debian packages of bladed and bladectl, of the helper in directors, of the images' recipes
+	$(GO) run ./packaging --version $(VERSION)
+
 demo: images ## boot the lab and show a user's requests answered over a v4 and a v6 VIP
 	$(GO) run ./test/demo
 
@@ -43,7 +47,7 @@ lint: deps ## formatting, vet, staticcheck
 unit: deps ## what needs neither root nor a special kernel
 	$(GO) test -race -tags $(TAGS) ./...
 
-kernel: images ## what needs the kernel of a blade: namespaces, links, rules, guests, in the lab
+kernel: images package ## what needs the kernel of a blade: namespaces, links, rules, guests, in the lab
 	bin/lab down --name $(LAB)-kernel
 	trap 'bin/lab down --name $(LAB)-kernel' EXIT; bin/lab up --name $(LAB)-kernel && bin/lab test --name $(LAB)-kernel $(KERNEL)
 
@@ -53,9 +57,9 @@ e2e: images ## the product as a user has it, and the lab itself
 	$(GO) test -tags lab ./test/lab/...
 
 BENCH ?=
-bench: bench-deps ## rows of docs/performance.md against their peers, to build/bench.json; BENCH=P1,R2 chooses
+bench: images bench-deps ## rows of docs/performance.md against their peers, to build/bench.json; BENCH=P1,R2 chooses
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/bench ./test/bench
-	bin/bench --rows "$(BENCH)" --json build/bench.json
+	bin/bench --rows "$(BENCH)" --json build/bench.json --lab bin/lab
 
 bench-deps: deps ## install what the product is measured against (Debian 12, root)
 	@missing=; for p in $(PEERS); do dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$p"; done; \

@@ -9,8 +9,6 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"slices"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -34,23 +32,14 @@ type options struct {
 	log    *slog.Logger
 }
 
-// benchmark measures rows that belong together.
-type benchmark struct {
-	ids     string // separated by spaces
-	measure func(context.Context, options) ([]result.Row, error)
-}
-
-// is says whether one of the benchmark's rows has that id, or an id that begins so.
-func (b benchmark) is(id string) bool {
-	return slices.ContainsFunc(strings.Fields(b.ids), func(own string) bool { return strings.HasPrefix(own, id) })
-}
-
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	set := flag.NewFlagSet("bench", flag.ContinueOnError)
 	set.SetOutput(stderr)
 	rows := set.String("rows", "", "rows to measure, by id or the beginning of one, separated by commas (default all)")
 	rounds := set.Int("rounds", 15, "rounds of each comparison")
 	path := set.String("json", "", "file to write the report to as well")
+	machine := set.String("lab", "", "the lab's command, to start one for the rows that need a blade's kernel (default: leave them out)")
+	inside := set.Bool("inside", false, "measure only the rows that need a blade's kernel, here, and write the report as JSON")
 	if err := set.Parse(args); err != nil {
 		return err
 	}
@@ -62,16 +51,16 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	report := result.Report{When: time.Now().UTC().Truncate(time.Second), Machine: result.ThisMachine()}
 	var errs []error
 	for _, b := range chosen {
-		begin := time.Now()
-		found, err := b.measure(ctx, o)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", b.ids, err))
+		if b.lab == *inside && ctx.Err() == nil {
+			found, err := o.measure(ctx, b)
+			report.Rows, errs = append(report.Rows, found...), append(errs, err)
 		}
-		report.Rows = append(report.Rows, found...)
-		o.log.Info("measured", "benchmark", b.ids, "rows", len(found), "took", time.Since(begin).Round(time.Millisecond))
-		if ctx.Err() != nil {
-			break
-		}
+	}
+	if *inside {
+		return errors.Join(append(errs, result.Encode(stdout, report))...)
+	}
+	if *machine != "" && ctx.Err() == nil {
+		errs = append(errs, o.inLab(ctx, *machine, chosen, &report, stderr))
 	}
 	if *path != "" {
 		errs = append(errs, result.Write(*path, report))
@@ -79,35 +68,12 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	return errors.Join(append(errs, result.Render(stdout, report))...)
 }
 
-// choose keeps the benchmarks that measure one of the rows named. A name that fits none is an error.
-func choose(all []benchmark, names string) ([]benchmark, error) {
-	if names == "" {
-		return all, nil
+func (o options) measure(ctx context.Context, b benchmark) ([]result.Row, error) {
+	begin := time.Now()
+	found, err := b.measure(ctx, o)
+	o.log.Info("measured", "rows", b.ids, "found", len(found), "took", time.Since(begin).Round(time.Millisecond))
+	if err != nil {
+		err = fmt.Errorf("%s: %w", b.ids, err)
 	}
-	var out []benchmark
-	for _, b := range all {
-		if slices.ContainsFunc(strings.Split(names, ","), b.is) {
-			out = append(out, b)
-		}
-	}
-	for _, n := range strings.Split(names, ",") {
-		if !slices.ContainsFunc(all, func(b benchmark) bool { return b.is(n) }) {
-			return nil, fmt.Errorf("no benchmark %q", n)
-		}
-	}
-	return out, nil
-}
-
-func benchmarks() []benchmark {
-	return []benchmark{
-		{"P1", packetCost},
-		{"P2", packetGrowth},
-		{"P3 P4", lists},
-		{"P5", antiSpoof},
-		{"P6", throughput},
-		{"R1 R2 R3", replacement},
-		{"R4", change},
-		{"R5", loss},
-		{"R6", load},
-	}
+	return found, err
 }

@@ -111,12 +111,13 @@ type packets struct {
 	v6       bool
 	unlisted bool // to ports that no service has
 	vips     int  // of so many VIPs only; 0: of all
+	clients  int  // of so many clients only; 0: of any
 }
 
 // passage is a leg's way with its packets.
 func (s *station) passage(l leg, what packets) (traffic.Passage, error) {
 	f := traffic.Flow{
-		Source: l.source[:], Destination: l.dest[:], Answer: l.answer,
+		Source: l.source[:], Destination: l.dest[:], Answer: l.answer, Clients: what.clients,
 		VIPs: s.size.VIPs(), Port: fleet.FirstPort, Ports: s.size.PortsPerVIP(),
 		Client: netip.MustParseAddr("198.18.0.0"), VIP: fleet.FirstVIP4,
 	}

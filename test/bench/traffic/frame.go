@@ -15,6 +15,7 @@ type Flow struct {
 	VIPs                int
 	Port, Ports         int  // the first port, and how many
 	Answer              bool // from the VIP to the client, not to it
+	Clients             int  // so many addresses, with one port; 0: any
 }
 
 const (
@@ -65,17 +66,27 @@ func (f Flow) frame() []byte {
 		b = append(b, 0x45, 0, 0, ipv4Length+tcpLength, 0, 0, 0x40, 0, 64, 6, 0, 0)
 	}
 	b = append(append(b, from.AsSlice()...), to.AsSlice()...)
-	b = append(b, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 5<<4, ack, 0xff, 0xff, 0, 0, 0, 0)
+	b = append(b, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, tcpLength<<2, ack, 0xff, 0xff, 0, 0, 0, 0)
 	binary.NativeEndian.PutUint16(b[l.vip:], 0)
 	binary.NativeEndian.PutUint16(b[l.client:], 0)
 	return b
 }
 
-// headerSum is the IPv4 header's sum over its fixed parts, in the machine's own byte order.
-func headerSum(frame []byte) uint32 {
+// sumOf adds up an even number of bytes in the machine's own byte order, by twos: a checksum does not mind which (RFC 1071).
+func sumOf(b []byte) uint32 {
 	var sum uint32
-	for i := ethernetLength; i < ethernetLength+ipv4Length; i += 2 {
-		sum += uint32(binary.NativeEndian.Uint16(frame[i:]))
+	for ; len(b) > 1; b = b[2:] {
+		sum += uint32(binary.NativeEndian.Uint16(b))
 	}
 	return sum
+}
+
+// transportSum is the sum over TCP's fixed parts and its pseudo header (RFC 9293, section 3.1).
+func (f Flow) transportSum() uint32 {
+	frame, l := f.frame(), f.layout()
+	addresses := ethernetLength + 12
+	if f.v6() {
+		addresses = ethernetLength + 8
+	}
+	return sumOf(frame[addresses:l.length]) + sumOf([]byte{0, 6, 0, tcpLength})
 }

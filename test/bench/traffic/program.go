@@ -92,6 +92,7 @@ func address(b []byte) uint64 { return uint64(uintptr(unsafe.Pointer(unsafe.Slic
 // Instructions in use (Documentation/bpf/standardization/instruction-set.rst): class, size and mode, or operation and source.
 const (
 	load32      = unix.BPF_LDX | unix.BPF_MEM | unix.BPF_W
+	load16      = unix.BPF_LDX | unix.BPF_MEM | unix.BPF_H
 	store16     = unix.BPF_STX | unix.BPF_MEM | unix.BPF_H
 	moveReg     = unix.BPF_ALU64 | unix.BPF_MOV | unix.BPF_X
 	moveImm     = unix.BPF_ALU64 | unix.BPF_MOV | unix.BPF_K
@@ -152,25 +153,35 @@ func (f Flow) code() []byte {
 	a.add(moveReg, 9, 0, 0, 0)
 	a.add(shiftImm, 9, 0, 0, 16)
 	a.add(andImm, 9, 0, 0, 0xffff)
+	if f.Clients > 0 {
+		a.add(modImm, 9, 0, 0, int32(f.Clients))
+		a.add(moveImm, 0, 0, 0, 0)
+	}
 	a.add(store16, 6, 9, int16(l.client), 0)
 	a.add(moveReg, 8, 0, 0, 0)
 	a.add(orImm, 8, 0, 0, 0x8000)
 	a.add(toBig, 8, 0, 0, 16) // ports from 32768 on
 	a.add(store16, 6, 8, int16(l.clientPort), 0)
 	if !f.v6() {
-		f.checksum(&a)
+		checksum(&a, sumOf(f.frame()[ethernetLength:ethernetLength+ipv4Length]), checksumAt)
 	}
+	a.add(load16, 1, 6, int16(l.vipPort), 0)
+	a.add(load16, 2, 6, int16(l.clientPort), 0)
+	a.add(addReg, 1, 2, 0, 0)
+	checksum(&a, f.transportSum(), l.length-tcpLength+16, 1)
 	binary.NativeEndian.PutUint16(a[jump+2:], uint16((len(a)-jump)/8-1))
 	a.add(moveImm, 0, 0, 0, pass)
 	a.add(exit, 0, 0, 0, 0)
 	return a
 }
 
-// checksum finishes the IPv4 header: br_netfilter drops what has a wrong one.
-func (f Flow) checksum(a *assembler) {
-	a.add(moveImm, 3, 0, 0, int32(headerSum(f.frame())))
-	a.add(addReg, 3, 7, 0, 0)
-	a.add(addReg, 3, 9, 0, 0)
+// checksum finishes a checksum at an offset: br_netfilter drops what has a wrong one, and conntrack does not follow it. The sum is that
+// of the fixed parts; the low halves of both addresses are added, and registers.
+func checksum(a *assembler, sum uint32, at int, registers ...byte) {
+	a.add(moveImm, 3, 0, 0, int32(sum))
+	for _, r := range append(registers, 7, 9) {
+		a.add(addReg, 3, r, 0, 0)
+	}
 	for range 2 {
 		a.add(moveReg, 4, 3, 0, 0)
 		a.add(shiftImm, 4, 0, 0, 16)
@@ -178,5 +189,5 @@ func (f Flow) checksum(a *assembler) {
 		a.add(addReg, 3, 4, 0, 0)
 	}
 	a.add(xorImm, 3, 0, 0, 0xffff)
-	a.add(store16, 6, 3, checksumAt, 0)
+	a.add(store16, 6, 3, int16(at), 0)
 }
