@@ -15,6 +15,7 @@ import (
 	"github.com/bladenet/bladenet/bridges"
 	"github.com/bladenet/bladenet/guests"
 	"github.com/bladenet/bladenet/guests/channel"
+	"github.com/bladenet/bladenet/hostagent/alert"
 	"github.com/bladenet/bladenet/hostagent/api"
 	"github.com/bladenet/bladenet/hostagent/journal"
 	"github.com/bladenet/bladenet/hostagent/revision"
@@ -68,6 +69,7 @@ type Config struct {
 	Drivers map[policy.Driver]guests.Driver
 	Images  guests.Images
 	Dial    func(ctx context.Context, cid uint32) (*channel.Client, error) // a director's helper
+	Trace   func(ctx context.Context, what nft.Traced, see func(nft.TraceStep)) error
 	Log     *slog.Logger
 	Ready   func() // called once: the filter stands, or what stands in its way is known; may be nil
 }
@@ -166,6 +168,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		}
 	}
 	a.watch(ctx)
+	go (&alert.Sender{Blade: a.cfg.Blade, Current: a.wrong, Webhooks: a.webhooks, Log: a.log}).Run(ctx)
 	a.resume(ctx)
 	retry := firstRetry
 	var pace pace

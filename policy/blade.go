@@ -19,7 +19,8 @@ type Blade struct {
 	Peers    []Peer    `json:"peers"`    // every guest interface of the zone, on any blade, this one included
 	Services []Service `json:"services"` // services of the zone
 	Rules    []Rule    `json:"rules"`
-	Hosts    []Rule    `json:"hosts"` // what may reach the blade's own management address
+	Hosts    []Rule    `json:"hosts"`            // what may reach the blade's own management address
+	Alerts   []string  `json:"alerts,omitempty"` // webhooks, each once
 
 	// Fleet-wide facts that rules need: `any` is every address that is not a guest's or a blade's.
 	GuestAddresses []netip.Addr `json:"-"`

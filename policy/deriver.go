@@ -43,11 +43,22 @@ func (v *Deriver) Derive(f *Fleet) (Blade, error) {
 		Services: patch(v.blade.Services, c.services, c.freshServices(), func(s *Service) ServiceName { return s.Name }, cmp.Compare),
 		Rules:    c.rules(v),
 		Hosts:    c.hosts(),
+		Alerts:   f.webhooks(),
 
 		GuestAddresses: patch(v.blade.GuestAddresses, addressesOf(c.before, c.everywhere), addressesOf(c.after, c.everywhere), itself, netip.Addr.Compare),
 	}
 	v.fleet, v.blade = f, b
 	return b, nil
+}
+
+// webhooks lists where alerts are sent, sorted, each once.
+func (f *Fleet) webhooks() []string {
+	var out []string
+	for _, a := range f.Alerts {
+		out = append(out, a.Webhook)
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
 }
 
 // sameGround reports whether two fleets have the same networks and blades: what everything else stands on.

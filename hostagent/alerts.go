@@ -1,0 +1,96 @@
+package hostagent
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/bladenet/bladenet/guests/channel"
+	"github.com/bladenet/bladenet/hostagent/alert"
+	"github.com/bladenet/bladenet/policy"
+)
+
+// patience is how long something may wait before people are told: most of it is over at the next pass.
+const patience = 30 * time.Second
+
+// wrong is what people should know of: what the blade's directors say, and what has waited long.
+func (a *Agent) wrong() []alert.Alert {
+	blade := a.wantedNow().blade
+	var out []alert.Alert
+	for _, g := range blade.Guests {
+		if _, off := a.stopped.get(g.Name); g.Balancer == nil || off {
+			continue
+		}
+		answer, ok := a.directors.last(g.Name)
+		switch {
+		case !ok:
+		case answer.err != nil:
+			out = append(out, alert.Alert{Kind: alert.DirectorSilent, Director: g.Name, Site: blade.Site, Reason: answer.err.Error()})
+		case answer.inForce:
+			out = append(out, directorAlerts(g, blade.Site, answer.status)...)
+		}
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, w := range a.waiting {
+		if w.Step.Subsystem != "director" && time.Since(w.Since) > patience {
+			reason := w.Step.Reason
+			if w.Error != "" {
+				reason += ": " + w.Error
+			}
+			out = append(out, alert.Alert{Kind: alert.Waiting, Object: w.Step.Object, Reason: reason})
+		}
+	}
+	return out
+}
+
+// directorAlerts is what is wrong in one director's answer. A server that is down on several VIPs and ports of a service is one
+// alert that names them all.
+func directorAlerts(g policy.Guest, site policy.SiteName, s channel.Status) []alert.Alert {
+	var out []alert.Alert
+	merge := func(a alert.Alert) {
+		a.Director = g.Name
+		i := slices.IndexFunc(out, func(x alert.Alert) bool {
+			return x.Kind == a.Kind && x.Service == a.Service && x.RealServer == a.RealServer && (a.Kind != alert.VIPWithdrawn || slices.Equal(x.VIPs, a.VIPs))
+		})
+		if i < 0 {
+			out = append(out, a)
+			return
+		}
+		if !slices.Contains(out[i].VIPs, a.VIPs[0]) {
+			out[i].VIPs = append(out[i].VIPs, a.VIPs[0])
+		}
+	}
+	sites := sitesOf(g.Balancer)
+	for _, v := range s.Services {
+		if !v.Up {
+			merge(alert.Alert{Kind: alert.ServiceDown, Service: v.Service, VIPs: []netip.Addr{v.VIP}, Site: site, Reason: "too few real servers are up"})
+		}
+		for _, d := range v.Destinations {
+			if !d.Up && strings.HasPrefix(d.Reason, "down") {
+				merge(alert.Alert{Kind: alert.ServerDown, Service: v.Service, VIPs: []netip.Addr{v.VIP}, RealServer: d.Guest, Site: sites[d.Guest], Reason: d.Reason})
+			}
+		}
+	}
+	for _, v := range s.VIPs {
+		if !v.Up {
+			merge(alert.Alert{Kind: alert.VIPWithdrawn, VIPs: []netip.Addr{v.Address}, Site: site, Reason: v.Reason})
+		}
+	}
+	return out
+}
+
+// sitesOf says where a balancer's real servers stand, by the policy, not by the director's word.
+func sitesOf(b *policy.Balancer) map[policy.GuestName]policy.SiteName {
+	out := map[policy.GuestName]policy.SiteName{}
+	for _, v := range b.Services {
+		for _, d := range v.Destinations {
+			out[d.Guest] = d.Site
+		}
+	}
+	return out
+}
+
+// webhooks are where the policy wants alerts sent.
+func (a *Agent) webhooks() []string { return a.wantedNow().blade.Alerts }
