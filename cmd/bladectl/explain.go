@@ -14,18 +14,29 @@ import (
 
 func explainVerb() verb {
 	v := verb{
-		name: "explain", args: "FROM TO PORT/PROTO|icmp", brief: "Say which rule decides a packet on every blade on its way, and the policy line behind it",
+		name: "explain", args: "FROM TO PORT/PROTO|icmp  |  explain --live VIP|GUEST", brief: "Say which rule decides a packet on every blade on its way, and the policy line behind it",
 		example: "bladectl explain 198.18.0.7 203.0.113.10 443/tcp",
 	}
-	v.run = func(_ context.Context, e env, args []string) error {
-		f := newFlags(e, v).withOutput()
+	v.run = func(ctx context.Context, e env, args []string) error {
+		f := newFlags(e, v).withSocket().withOutput()
 		dir := f.String("policy", DefaultPolicy, "`folder` of policy files")
 		as := f.String("as", "", "source `address` to use instead of FROM's own")
 		flags := f.String("flags", "", "TCP `flags`: syn or syn,ack (default: a new connection's first packet)")
 		port := f.Int("source-port", 0, "source port (default: an ephemeral one)")
-		words, err := f.parse(args, 3, 3)
-		if err != nil {
+		var l live
+		f.StringVar(&l.target, "live", "", "follow real packets of a `VIP` or a guest of this blade instead")
+		f.DurationVar(&l.limit, "for", 0, "with --live: how long (default 10s)")
+		f.IntVar(&l.packets, "packets", 0, "with --live: how many (default 20)")
+		f.BoolVar(&l.steps, "steps", false, "with --live: show every rule on a packet's way")
+		words, err := f.parse(args, 0, 3)
+		switch {
+		case err != nil:
 			return err
+		case l.target != "" && len(words) == 0:
+			return explainLive(ctx, f, l)
+		case l.target != "" || len(words) != 3:
+			f.Usage()
+			return errUsage
 		}
 		q := question{From: words[0], To: []string{words[1], words[2]}, As: *as, Flags: *flags, SourcePort: *port, Verdict: "accept"}
 		return explain(f, *dir, q)

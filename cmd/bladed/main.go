@@ -82,7 +82,7 @@ func run(ctx context.Context, args []string) error {
 			policy.DriverKVM: kvm.New(kvm.Options{URI: o.libvirt, Dir: o.state + "/kvm", Images: store}),
 			policy.DriverLXC: lxc.New(lxc.Options{Dir: o.state + "/lxc", Images: store, Namespace: policy.NamespacePath}),
 		},
-		Images: store, Dial: channel.Dial,
+		Images: store, Dial: channel.Dial, Trace: filter.Trace,
 	})
 	if err != nil {
 		return err

@@ -123,6 +123,11 @@ func (c *Client) Events(ctx context.Context, r EventsRequest, see func(Entry) er
 	}
 }
 
+// Trace follows packets; each is handed to see with its way as it comes.
+func (c *Client) Trace(ctx context.Context, r TraceRequest, see func(Event)) error {
+	return c.stream(ctx, "trace", r, see)
+}
+
 func (c *Client) call(ctx context.Context, method, verb string, in, out any) error {
 	resp, err := c.do(ctx, method, verb, in)
 	if err != nil {

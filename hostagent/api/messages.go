@@ -142,6 +142,7 @@ type Event struct {
 	Message     string             `json:"message,omitempty"`
 	Step        *plan.Step         `json:"step,omitempty"`
 	Diagnostics policy.Diagnostics `json:"diagnostics,omitempty"`
+	Packet      *TracedPacket      `json:"packet,omitempty"`
 	Done        bool               `json:"done,omitempty"`
 	Error       string             `json:"error,omitempty"`
 }

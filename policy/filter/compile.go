@@ -98,8 +98,20 @@ func counters(reasons []Reason) []string {
 	return out
 }
 
-func denyChain(r Reason) string { return "deny-" + string(r) }
-func hitSet(r Reason) string    { return hitPrefix + string(r) }
+const denyPrefix = "deny-"
+
+func denyChain(r Reason) string { return denyPrefix + string(r) }
+
+// DenyReason says for which reason a chain drops, if it is one that does nothing else.
+func DenyReason(chain string) (Reason, bool) {
+	r, ok := strings.CutPrefix(chain, denyPrefix)
+	if !ok {
+		return "", false
+	}
+	return Reason(r), true
+}
+
+func hitSet(r Reason) string { return hitPrefix + string(r) }
 
 const hitPrefix = "hit-"
 

@@ -23,7 +23,8 @@ import (
 // traceRules is a small table of ours: one port is open by a named rule, the rest is denied in a chain of its own.
 func traceRules() filter.Ruleset {
 	open := filter.Rule{Comment: "open", Statements: []filter.Statement{
-		filter.Match{Field: filter.IPv4Protocol, Value: []byte{protocolTCP}}, filter.Match{Field: filter.DestinationPort, Value: []byte{0, 80}},
+		filter.Match{Field: filter.IPv4Protocol, Value: []byte{protocolTCP}},
+		filter.Match{Field: filter.DestinationPort, Value: []byte{0, 80}},
 		filter.Decide{Kind: filter.Accept},
 	}}
 	deny := filter.Rule{Statements: []filter.Statement{filter.Decide{Kind: filter.Goto, Chain: "deny"}}}
