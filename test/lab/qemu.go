@@ -23,17 +23,12 @@ const (
 var shares = []string{"src", "images"}
 
 // kernelLine lets a kernel that is in trouble say all of it on the console, warnings too, and end the machine at once: an oops is
-// a panic, and a panic restarts, which -no-reboot turns into qemu's end.
-const kernelLine = "console=ttyS0 loglevel=5 oops=panic panic=-1 net.ifnames=0 rdinit=/init"
-
-// emulation has one thread for all processors. With a thread each, qemu before 8.1 can keep a translation of code that another processor
-// patched meanwhile (it locks a page only after reading it). Linux patches itself whenever a static key turns, as when the first KVM guest
-// begins or the last ends, and a processor that keeps meeting the breakpoint of a patch that is over dies or hangs there.
-const emulation = "tcg,thread=single,tb-size=512"
+// a panic, and a panic restarts, which -no-reboot turns into qemu's end. Processors but the first wait for guest.Init.
+const kernelLine = "console=ttyS0 maxcpus=1 loglevel=5 oops=panic panic=-1 net.ifnames=0 rdinit=/init"
 
 // qemuArgs is the command line of a lab's machine.
 func qemuArgs(l *Lab, s spec) []string {
-	cpu, accel := "max", emulation
+	cpu, accel := "max", "tcg,thread=multi,tb-size=512"
 	if s.Accel == "kvm" {
 		cpu, accel = "host", "kvm"
 	}

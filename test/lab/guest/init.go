@@ -47,7 +47,10 @@ func boot() error {
 	wait.Go(func() { errs[1] = mountShares(config) })
 	wait.Go(func() { errs[2] = errors.Join(setIdentity(config), controlUp(config)) })
 	wait.Wait()
-	return errors.Join(errs[:]...)
+	if err := errors.Join(errs[:]...); err != nil {
+		return err
+	}
+	return startProcessors()
 }
 
 // mountPoint is one line of a machine's mounts.
