@@ -195,12 +195,13 @@ type Destination struct {
 type Check struct {
 	ID       string        `json:"id"` // kind, address, port and a digest of the rest; stable
 	Guest    GuestName     `json:"guest"`
-	Kind     string        `json:"kind"` // tcp, http, https, dns, script
+	Kind     string        `json:"kind"` // tcp, http, https, smtp, dns, script
 	Address  netip.Addr    `json:"address"`
 	Port     uint16        `json:"port"`
 	Path     string        `json:"path,omitempty"` // http, https: URL path; script: file
 	Host     string        `json:"host,omitempty"`
 	Status   int           `json:"status,omitempty"`
+	Body     string        `json:"body,omitempty"` // http, https: text that the page must hold
 	Name     string        `json:"name,omitempty"` // dns: question
 	Type     string        `json:"type,omitempty"` // dns: record type
 	Interval time.Duration `json:"interval"`

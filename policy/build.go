@@ -174,7 +174,7 @@ func firstPort(ports []PortRange, proto Protocol) uint16 {
 // buildCheck returns nil when nothing can be checked without being told how.
 func buildCheck(d *checkDoc, ports []PortRange) *CheckEntry {
 	tcp := firstPort(ports, TCP)
-	if d == nil || d.TCP == nil && d.HTTP == nil && d.HTTPS == nil && d.DNS == nil && d.Script == nil {
+	if d == nil || d.TCP == nil && d.HTTP == nil && d.HTTPS == nil && d.SMTP == nil && d.DNS == nil && d.Script == nil {
 		if tcp == 0 {
 			return nil
 		}
@@ -194,6 +194,8 @@ func buildCheck(d *checkDoc, ports []PortRange) *CheckEntry {
 		c.http("http", d.HTTP, tcp)
 	case d.HTTPS != nil:
 		c.http("https", d.HTTPS, tcp)
+	case d.SMTP != nil:
+		c.Kind, c.Port, c.Host = "smtp", uint16(d.SMTP.Port.or(portNumber(tcp))), string(d.SMTP.Host.V)
 	case d.DNS != nil:
 		c.Kind, c.Port = "dns", uint16(d.DNS.Port.or(53))
 		c.Name, c.Type = string(d.DNS.Name.V), string(d.DNS.Type.or("A"))
@@ -206,6 +208,7 @@ func buildCheck(d *checkDoc, ports []PortRange) *CheckEntry {
 func (c *CheckEntry) http(kind string, d *httpCheckDoc, tcp uint16) {
 	c.Kind, c.Port = kind, uint16(d.Port.or(portNumber(tcp)))
 	c.Path, c.Host, c.Status = string(d.Path.or("/")), string(d.Host.V), d.Status.or(200)
+	c.Body = d.Body.V
 }
 
 func buildAttachment(d *interfaceDoc) Attachment {

@@ -252,7 +252,7 @@ func (c *checker) healthCheck(s *ServiceEntry) {
 	case len(kinds) > 1:
 		c.clash(kinds[1].Pos, kinds[0].Pos, kinds[0].V, "choose one", "%s: two kinds of check, %s and %s", of, kinds[0].V, kinds[1].V)
 	case len(kinds) == 0 && s.Check == nil:
-		c.errorf(d.Pos, "one of tcp, http, https, dns, script", "%s: check says no kind, and there is no TCP port to try", of)
+		c.errorf(d.Pos, "one of tcp, http, https, smtp, dns, script", "%s: check says no kind, and there is no TCP port to try", of)
 	case s.Check != nil && s.Check.Port == 0 && len(s.Ports) > 0:
 		c.errorf(d.Pos, "port: 443", "%s: check says no port, and the service has no TCP port", of)
 	}
@@ -287,6 +287,9 @@ func checkKinds(d *checkDoc) []at[string] {
 	}
 	if d.HTTPS != nil {
 		out = append(out, at[string]{"https", d.HTTPS.Pos})
+	}
+	if d.SMTP != nil {
+		out = append(out, at[string]{"smtp", d.SMTP.Pos})
 	}
 	if d.DNS != nil {
 		out = append(out, at[string]{"dns", d.DNS.Pos})

@@ -163,10 +163,14 @@ func (d *deriver) siteOf(name BladeName) SiteName {
 // for every service that asks for the same.
 func (c *CheckEntry) at(guest GuestName, a netip.Addr) Check {
 	x := Check{
-		Guest: guest, Kind: c.Kind, Address: a, Port: c.Port, Path: c.Path, Host: c.Host, Status: c.Status, Name: c.Name, Type: c.Type,
+		Guest: guest, Kind: c.Kind, Address: a, Port: c.Port, Path: c.Path, Host: c.Host, Status: c.Status, Body: c.Body, Name: c.Name, Type: c.Type,
 		Interval: c.Interval, Timeout: c.Timeout, Rise: c.Rise, Fall: c.Fall,
 	}
-	sum := sha256.Sum256(fmt.Appendf(nil, "%q %q %d %q %q %d %d %d %d", x.Path, x.Host, x.Status, x.Name, x.Type, x.Interval, x.Timeout, x.Rise, x.Fall))
+	how := fmt.Appendf(nil, "%q %q %d %q %q %d %d %d %d", x.Path, x.Host, x.Status, x.Name, x.Type, x.Interval, x.Timeout, x.Rise, x.Fall)
+	if x.Body != "" {
+		how = fmt.Appendf(how, " %q", x.Body)
+	}
+	sum := sha256.Sum256(how)
 	x.ID = x.Kind + "/" + netip.AddrPortFrom(a, x.Port).String() + "/" + hex.EncodeToString(sum[:4])
 	return x
 }

@@ -103,11 +103,12 @@ type ServiceEntry struct {
 
 // CheckEntry is how a service's real servers are checked.
 type CheckEntry struct {
-	Kind     string // tcp, http, https, dns, script
+	Kind     string // tcp, http, https, smtp, dns, script
 	Port     uint16
 	Path     string // http, https: path; script: file
 	Host     string
 	Status   int
+	Body     string // http, https
 	Name     string // dns
 	Type     string // dns
 	Interval time.Duration

@@ -80,7 +80,7 @@ type serviceDoc struct {
 	Clients     []at[Selector]    `yaml:"clients" doc:"Who may use it: any, addresses, prefixes." default:"[any]"`
 	Balance     balanceDoc        `yaml:"balance" doc:"How connections are spread."`
 	Persistence at[time.Duration] `yaml:"persistence" doc:"How long a client keeps its real server, in whole seconds." default:"none"`
-	Check       *checkDoc         `yaml:"check" doc:"How real servers are checked. One of tcp, http, https, dns, script." default:"tcp on the first TCP port; none for a service without one"`
+	Check       *checkDoc         `yaml:"check" doc:"How real servers are checked. One of tcp, http, https, smtp, dns, script." default:"tcp on the first TCP port; none for a service without one"`
 	Quorum      quorumDoc         `yaml:"quorum" doc:"How many real servers a service needs to be announced."`
 	Sorry       at[GuestName]     `yaml:"sorry" doc:"A real server of the zone that answers when no other is left." default:"none"`
 }
@@ -100,6 +100,7 @@ type checkDoc struct {
 	TCP      *tcpCheckDoc      `yaml:"tcp" doc:"Opens a connection."`
 	HTTP     *httpCheckDoc     `yaml:"http" doc:"Asks for a page."`
 	HTTPS    *httpCheckDoc     `yaml:"https" doc:"Asks for a page over TLS. The certificate is not verified."`
+	SMTP     *smtpCheckDoc     `yaml:"smtp" doc:"Says EHLO to a mail server."`
 	DNS      *dnsCheckDoc      `yaml:"dns" doc:"Asks a question over UDP."`
 	Script   *scriptCheckDoc   `yaml:"script" doc:"Runs a program in the director: exit status 0 is up."`
 	Interval at[time.Duration] `yaml:"interval" doc:"From the start of one check to the start of the next." default:"2s"`
@@ -119,7 +120,14 @@ type httpCheckDoc struct {
 	Path   at[urlPath]    `yaml:"path" doc:"Path of the page." default:"/"`
 	Host   at[hostText]   `yaml:"host" doc:"Name in the Host header, and for TLS." default:"the address"`
 	Status at[int]        `yaml:"status" doc:"Status code that means up." default:"200" min:"100" max:"599"`
+	Body   at[string]     `yaml:"body" doc:"Text that the first 64 KiB of the page hold." default:"any"`
 	Pos    Pos            `yaml:"-"`
+}
+
+type smtpCheckDoc struct {
+	Port at[portNumber] `yaml:"port" doc:"TCP port." default:"the first TCP port of the service"`
+	Host at[hostText]   `yaml:"host" doc:"Name that the check gives as its own." default:"bladenet-check.invalid"`
+	Pos  Pos            `yaml:"-"`
 }
 
 type dnsCheckDoc struct {

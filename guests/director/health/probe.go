@@ -1,6 +1,7 @@
 package health
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -24,6 +25,8 @@ func Try(ctx context.Context, c policy.Check) error {
 		return tryTCP(ctx, c)
 	case "http", "https":
 		return tryHTTP(ctx, c)
+	case "smtp":
+		return trySMTP(ctx, c)
 	case "dns":
 		return tryDNS(ctx, c)
 	case "script":
@@ -75,7 +78,7 @@ func tryHTTP(ctx context.Context, c policy.Check) error {
 		return short(err)
 	}
 	defer resp.Body.Close()
-	_, _ = io.CopyN(io.Discard, resp.Body, maxBody)
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody))
 	want := c.Status
 	if want == 0 {
 		want = http.StatusOK
@@ -83,7 +86,13 @@ func tryHTTP(ctx context.Context, c policy.Check) error {
 	if resp.StatusCode != want {
 		return fmt.Errorf("status %d, want %d", resp.StatusCode, want)
 	}
-	return nil
+	if c.Body == "" || bytes.Contains(body, []byte(c.Body)) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read page: %w", short(err))
+	}
+	return fmt.Errorf("the page does not hold %q", c.Body)
 }
 
 // short reduces a network error to its cause: who was asked is known to the reader.
