@@ -45,7 +45,7 @@ func TestSMTP(t *testing.T) {
 		"greeting: short response":     {"HTTP/1.1 400 Bad Request\r\n", ""},
 		"answer to EHLO: 421 too busy": {"220 mail.example\r\n", "421 too busy\r\n"},
 		"no answer within":             {"", ""},
-		"greeting: EOF":     {"220-" + strings.Repeat("x", maxGreeting), ""},
+		"greeting: EOF":                {"220-" + strings.Repeat("x", maxGreeting), ""},
 	} {
 		address, _ := mailServer(t, server[0], server[1])
 		wants(t, try(t, at(t, policy.Check{Kind: "smtp"}, address)), want)
