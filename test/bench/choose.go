@@ -29,6 +29,7 @@ func benchmarks() []benchmark {
 		{ids: "R4", measure: change},
 		{ids: "R5", measure: loss},
 		{ids: "R6", measure: load},
+		{ids: "N1 N2", measure: guestPorts},
 		{ids: "V1", lab: true, measure: table},
 	}
 }

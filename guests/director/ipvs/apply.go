@@ -4,9 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
+	"slices"
 
-	lib "github.com/moby/ipvs"
 	"golang.org/x/sys/unix"
 )
 
@@ -16,29 +15,48 @@ func (k *Kernel) Apply(ctx context.Context, steps []Step) error {
 	if len(steps) == 0 {
 		return nil
 	}
-	// All of them in one go: to hand each over by itself costs more than the kernel takes for it.
-	limit := opTimeout + time.Duration(len(steps))*stepTimeout
-	return k.do(ctx, limit, func(ctx context.Context, h *lib.Handle) error { return apply(ctx, handle{h}, steps) })
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.changes == nil {
+		s, err := dial(k.namespace)
+		if err != nil {
+			return err
+		}
+		k.changes = s
+	}
+	err := apply(ctx, k.changes, steps)
+	if k.changes.lost {
+		k.hangUp()
+	}
+	return err
 }
 
-// doer does one step in a kernel.
+// doer does steps in a kernel, in their order, and says what became of each; an error of its own means that this is not known. A
+// step that fails does not keep it from the others.
 type doer interface {
-	step(s Step) error
+	steps(ctx context.Context, steps []Step) ([]error, error)
 }
-
-type handle struct{ *lib.Handle }
 
 func apply(ctx context.Context, d doer, steps []Step) error {
 	var errs []error
 	broken := map[Key]bool{}
-	for _, s := range steps {
-		if broken[s.Service.Key] {
+	for part := range slices.Chunk(steps, atOnce) {
+		part = slices.DeleteFunc(slices.Clone(part), func(s Step) bool { return broken[s.Service.Key] })
+		if len(part) == 0 {
 			continue
 		}
 		if err := ctx.Err(); err != nil {
-			return errors.Join(append(errs, fmt.Errorf("%s %s: %w", s.Verb, s.Object, err))...)
+			return errors.Join(append(errs, fmt.Errorf("%s %s: %w", part[0].Verb, part[0].Object, err))...)
 		}
-		if err := d.step(s); err != nil {
+		results, err := d.steps(ctx, part)
+		if err != nil {
+			return errors.Join(append(errs, fmt.Errorf("%s %s and %d more: %w", part[0].Verb, part[0].Object, len(part)-1, err))...)
+		}
+		for i, s := range part {
+			err := s.outcome(results[i])
+			if err == nil || broken[s.Service.Key] {
+				continue
+			}
 			errs = append(errs, fmt.Errorf("%s %s: %w", s.Verb, s.Object, err))
 			broken[s.Service.Key] = s.Op == AddService
 		}
@@ -46,23 +64,15 @@ func apply(ctx context.Context, d doer, steps []Step) error {
 	return errors.Join(errs...)
 }
 
-func (h handle) step(s Step) error {
-	service, destination := encodeService(s.Service), encodeDestination(s.Destination)
+// outcome reads the kernel's answer to a step.
+func (s Step) outcome(err error) error {
 	switch s.Op {
-	case AddService:
-		return schedulerError(s.Service, h.NewService(service))
-	case SetService:
-		return schedulerError(s.Service, h.UpdateService(service))
-	case DelService:
-		return gone(h.DelService(service))
-	case AddDestination:
-		return h.NewDestination(service, destination)
-	case SetDestination:
-		return h.UpdateDestination(service, destination)
-	case DelDestination:
-		return gone(h.DelDestination(service, destination))
+	case AddService, SetService:
+		return schedulerError(s.Service, err)
+	case DelService, DelDestination:
+		return gone(err)
 	}
-	return fmt.Errorf("unknown operation %d", s.Op)
+	return err
 }
 
 // schedulerError says what the kernel means by ENOENT: neither the scheduler nor a module for it is there.

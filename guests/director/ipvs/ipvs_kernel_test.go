@@ -6,6 +6,9 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
+	"net/netip"
+	"os"
 	"os/exec"
 	"runtime"
 	"slices"
@@ -190,5 +193,49 @@ func TestKernelOpensAgain(t *testing.T) {
 	have, err := k.Observe(context.Background())
 	if err != nil || len(have.Services) != len(want.Services) {
 		t.Errorf("%d services, error %v", len(have.Services), err)
+	}
+}
+
+// TestKernelAppliesInPieces makes a table of more steps than go out in one piece, with one service in the middle that cannot be.
+func TestKernelAppliesInPieces(t *testing.T) {
+	namespace(t)
+	k := Open("")
+	defer k.Close()
+	var want Table
+	for i := range 3 * atOnce / 4 {
+		s := Service{Key: Key{Address: addr("203.0.113.1"), Protocol: 6, Port: uint16(i + 1)}, Scheduler: "rr", Netmask: 0xffffffff}
+		for j := range byte(3) {
+			s.Destinations = append(s.Destinations, Destination{Address: netip.AddrFrom4([4]byte{10, 0, 0, j + 1}), Port: s.Port, Method: Route, Weight: int(j)})
+		}
+		want.Services = append(want.Services, s)
+	}
+	want.Services[atOnce/4-1].Scheduler = "nosuch" // its destinations are in two pieces
+	err := k.Apply(context.Background(), Plan(want, Table{}))
+	if err == nil || strings.Count(err.Error(), "\n") != 0 {
+		t.Errorf("error %v, want one", err)
+	}
+	want.Services[atOnce/4-1].Scheduler = "rr"
+	converge(t, k, want)
+	if diff := cmp.Diff(oracle(t, "", "-S", "-n"), text(t, want)); diff != "" {
+		t.Errorf("against ipvsadm (-want +got)\n%s", diff)
+	}
+}
+
+// TestNamespaceByPath writes into the namespace of another thread.
+func TestNamespaceByPath(t *testing.T) {
+	namespace(t)
+	path := fmt.Sprintf("/proc/%d/task/%d/ns/net", os.Getpid(), unix.Gettid())
+	want := wanted(t, fleet())
+	done := make(chan error, 1)
+	go func() {
+		k := Open(path)
+		defer k.Close()
+		done <- k.Apply(context.Background(), Plan(want, Table{}))
+	}()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(oracle(t, "", "-S", "-n"), text(t, want)); diff != "" {
+		t.Errorf("against ipvsadm (-want +got)\n%s", diff)
 	}
 }

@@ -26,20 +26,30 @@ var ErrNoIPVS = errors.New("this kernel has no IPVS; load module ip_vs")
 type Kernel struct {
 	namespace string
 
-	mu     sync.Mutex
-	handle *lib.Handle // nil: open again
+	mu      sync.Mutex
+	handle  *lib.Handle // reads; nil: open again
+	changes *socket     // nil: open again
 }
 
 // Open returns the IPVS of the namespace at path; "" is the caller's own. The kernel itself is met at the first operation.
 func Open(namespace string) *Kernel { return &Kernel{namespace: namespace} }
 
-// Close releases the kernel's socket.
+// Close releases the kernel's sockets.
 func (k *Kernel) Close() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	k.hangUp()
 	if k.handle != nil {
 		k.handle.Close()
 		k.handle = nil
+	}
+}
+
+// hangUp closes the socket that changes go out on.
+func (k *Kernel) hangUp() {
+	if k.changes != nil {
+		k.changes.close()
+		k.changes = nil
 	}
 }
 

@@ -67,6 +67,14 @@ type model struct {
 
 var errInjected = errors.New("injected")
 
+func (m *model) steps(_ context.Context, steps []Step) ([]error, error) {
+	results := make([]error, len(steps))
+	for i, s := range steps {
+		results[i] = m.step(s)
+	}
+	return results, nil
+}
+
 func (m *model) step(s Step) error {
 	if m.done++; m.done == m.fail {
 		return errInjected

@@ -117,3 +117,15 @@ func (n *Namespace) Offload(link string, on bool) error {
 		return nil
 	})
 }
+
+// Delete deletes links one after the other.
+func (n *Namespace) Delete(names ...string) error {
+	return n.Do(func() error {
+		for _, name := range names {
+			if err := netlink.LinkDel(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Name: name}}); err != nil {
+				return fmt.Errorf("delete link %s: %w", name, err)
+			}
+		}
+		return nil
+	})
+}
