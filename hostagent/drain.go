@@ -29,11 +29,8 @@ func (a *Agent) Drain(ctx context.Context, r api.DrainRequest, report func(api.E
 func (a *Agent) setDrain(r api.DrainRequest, report func(api.Event)) error {
 	a.passing.Lock()
 	defer a.passing.Unlock()
-	from, err := a.folder(report)
+	from, err := a.settledFolder(report)
 	if err != nil {
-		return err
-	}
-	if err := a.settled(from); err != nil {
 		return err
 	}
 	changed, err := policy.SetDrain(from.files, from.fleet, r.Name, !r.Undo)

@@ -78,11 +78,8 @@ func joinNames(names []policy.GuestName) string {
 func (a *Agent) place(r api.SpawnRequest, what string, report func(api.Event)) (done bool, err error) {
 	a.passing.Lock()
 	defer a.passing.Unlock()
-	from, err := a.folder(report)
+	from, err := a.settledFolder(report)
 	if err != nil {
-		return false, err
-	}
-	if err := a.settled(from); err != nil {
 		return false, err
 	}
 	entries, with, err := a.allocate(from, r, report)
@@ -202,11 +199,8 @@ func (a *Agent) Destroy(ctx context.Context, r api.DestroyRequest, report func(a
 	}
 	a.passing.Lock()
 	defer a.passing.Unlock()
-	from, err := a.folder(report)
+	from, err := a.settledFolder(report)
 	if err != nil {
-		return err
-	}
-	if err := a.settled(from); err != nil {
 		return err
 	}
 	if err := a.remove(from, r.Names, "destroy "+joinNames(r.Names), report); err != nil {
@@ -227,17 +221,21 @@ func (a *Agent) undo(names []policy.GuestName, report func(api.Event)) error {
 	return a.remove(from, names, "undo spawn of "+joinNames(names), report)
 }
 
-// settled refuses to change the policy folder by a word while what is in force is on trial, or is not what the folder holds: it
-// would carry along what nobody has applied.
-func (a *Agent) settled(f folder) error {
+// settledFolder reads the policy folder in order to change it by a word. It refuses while what is in force is on trial, or is not what
+// the folder holds: the word would carry along what nobody has applied.
+func (a *Agent) settledFolder(report func(api.Event)) (folder, error) {
+	f, err := a.folder(report)
+	if err != nil {
+		return folder{}, err
+	}
 	now := a.wantedNow().revision
 	if now.Trial != nil {
-		return onTrial(now)
+		return folder{}, onTrial(now)
 	}
 	if now.Number > 0 && !sameFiles(f.files, now.Files) {
-		return fmt.Errorf("%s has changes that are not in force: `bladectl plan` shows them; `bladectl apply` them or take them back first", a.cfg.Policy)
+		return folder{}, fmt.Errorf("%s has changes that are not in force: `bladectl plan` shows them; `bladectl apply` them or take them back first", a.cfg.Policy)
 	}
-	return nil
+	return f, nil
 }
 
 // remove takes guests out of the folder's files and off the blade. The caller holds passing.
