@@ -248,7 +248,7 @@ func TestEventsAreStreamed(t *testing.T) {
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	served := make(chan error)
-	go func() { served <- a.Serve(ctx, l) }()
+	go func() { served <- Serve(ctx, l, a.Handler()) }()
 	client := api.NewClient(dir + "/s")
 	got := make(chan api.Entry, 100)
 	ended := make(chan error)

@@ -58,15 +58,23 @@ func Listen(path string) (net.Listener, error) {
 	return l, nil
 }
 
-// Serve answers the API on l until ctx ends.
-func (a *Agent) Serve(ctx context.Context, l net.Listener) error {
-	srv := &http.Server{Handler: a.Handler(), ReadTimeout: requestTimeout, BaseContext: func(net.Listener) context.Context { return ctx }}
+// Serve answers on l with h until ctx ends.
+func Serve(ctx context.Context, l net.Listener, h http.Handler) error {
+	srv := &http.Server{Handler: h, ReadTimeout: requestTimeout, MaxHeaderBytes: 64 << 10, BaseContext: func(net.Listener) context.Context { return ctx }}
 	stop := context.AfterFunc(ctx, func() { srv.Close() })
 	defer stop()
 	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve %s: %w", l.Addr(), err)
 	}
 	return nil
+}
+
+// Figures returns what may be read from afar: /metrics and /healthz.
+func (a *Agent) Figures() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /metrics", a.metrics)
+	mux.HandleFunc("GET /healthz", a.healthz)
+	return mux
 }
 
 // Handler returns the API.
@@ -125,15 +133,18 @@ func (a *Agent) Handler() http.Handler {
 		}
 	})
 	mux.HandleFunc("GET "+prefix+"events", a.serveEvents)
-	mux.HandleFunc("GET /metrics", a.metrics)
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
-		if err := a.Alive(); err != nil {
-			http.Error(w, err.Error(), http.StatusServiceUnavailable)
-			return
-		}
-		_, _ = io.WriteString(w, "ok\n") // a client that went away is not the daemon's failure
-	})
+	mux.Handle("GET /metrics", a.Figures())
+	mux.Handle("GET /healthz", a.Figures())
 	return mux
+}
+
+// healthz says whether the loop goes on.
+func (a *Agent) healthz(w http.ResponseWriter, _ *http.Request) {
+	if err := a.Alive(); err != nil {
+		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		return
+	}
+	_, _ = io.WriteString(w, "ok\n") // a client that went away is not the daemon's failure
 }
 
 // mostFollowers is how many clients may follow the journal at a time.

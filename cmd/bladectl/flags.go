@@ -57,6 +57,10 @@ func (f *flags) withVerbose() *flags {
 
 // parse reads the arguments, flags and words in any order, and returns the words. It wants from min to max of them.
 func (f *flags) parse(args []string, minWords, maxWords int) ([]string, error) {
+	if f.env.describe != nil {
+		f.env.describe(f.FlagSet)
+		return nil, errHelp
+	}
 	var words []string
 	for len(args) > 0 {
 		if err := f.Parse(args); err != nil {

@@ -4,6 +4,7 @@ package main
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -24,6 +25,9 @@ type env struct {
 	stdout io.Writer
 	stderr io.Writer
 	getenv func(string) string
+
+	// describe is told a verb's flags instead of the verb being run, for pages and completions; usually nil.
+	describe func(*flag.FlagSet)
 }
 
 // verb is one word of the command line.
@@ -37,7 +41,9 @@ type verb struct {
 
 func verbs() []verb {
 	return []verb{
-		checkVerb(), planVerb(), applyVerb(), confirmVerb(), rollbackVerb(), revisionsVerb(), statusVerb(), eventsVerb(), doctorVerb(), spawnVerb(), startVerb(), stopVerb(), restartVerb(), drainVerb(), undrainVerb(), destroyVerb(), explainVerb(), renderVerb(), fmtVerb(), initVerb(), imageVerb(),
+		checkVerb(), planVerb(), applyVerb(), confirmVerb(), rollbackVerb(), revisionsVerb(),
+		statusVerb(), eventsVerb(), doctorVerb(), spawnVerb(), startVerb(), stopVerb(), restartVerb(), drainVerb(), undrainVerb(), destroyVerb(),
+		explainVerb(), renderVerb(), fmtVerb(), initVerb(), imageVerb(), completionVerb(), manVerb(),
 	}
 }
 

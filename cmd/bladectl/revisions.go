@@ -16,7 +16,7 @@ import (
 
 // window adds the flag for what returns by itself.
 func (f *flags) window() *time.Duration {
-	return f.Duration("confirm", 0, "return by itself unless `bladectl confirm` comes within this `time` (2m)")
+	return f.Duration("confirm", 0, "return by itself unless somebody confirms within this `time` (2m)")
 }
 
 func confirmVerb() verb {

@@ -6,7 +6,10 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"log/slog"
+	"net"
+	"net/http"
 	"os"
 	"os/signal"
 	"syscall"
@@ -35,22 +38,27 @@ func main() {
 
 // options is what the command line says.
 type options struct {
-	blade, policy, state, images, socket, libvirt string
+	blade, policy, state, images, socket, libvirt, metrics string
+
+	dismantle bool
 }
 
-func parse(args []string) (options, error) {
+func parse(args []string, help io.Writer) (options, error) {
 	host, err := os.Hostname()
 	if err != nil {
 		return options{}, fmt.Errorf("read the host's name: %w", err)
 	}
 	var o options
 	f := flag.NewFlagSet("bladed", flag.ContinueOnError)
+	f.SetOutput(help)
 	f.StringVar(&o.blade, "blade", host, "`name` of this blade in the policy")
 	f.StringVar(&o.policy, "policy", "/etc/bladenet", "`folder` of policy files")
 	f.StringVar(&o.state, "state", "/var/lib/bladenet", "`folder` of revisions, clones and their state")
 	f.StringVar(&o.images, "images", "", "`folder` of images (default: images in the state folder)")
 	f.StringVar(&o.socket, "socket", api.DefaultSocket, "Unix `path` to listen on")
 	f.StringVar(&o.libvirt, "libvirt", "qemu:///system", "libvirt `URI` for KVM guests")
+	f.StringVar(&o.metrics, "metrics", "", "TCP `address` for /metrics and /healthz, which change nothing; on the blade's own NIC")
+	f.BoolVar(&o.dismantle, "dismantle", false, "take down every guest, link and namespace of this blade, then end; for a host that is no blade any more")
 	if err := f.Parse(args); err != nil {
 		return o, err
 	}
@@ -64,39 +72,74 @@ func parse(args []string) (options, error) {
 }
 
 func run(ctx context.Context, args []string) error {
-	o, err := parse(args)
+	o, err := parse(args, os.Stderr)
 	if err != nil {
 		return err
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
-	links := bridges.NewKernel(bridges.Options{})
 	filter, err := nft.NewKernel("")
 	if err != nil {
 		return err
 	}
 	defer filter.Close()
+	system := notifier{path: os.Getenv("NOTIFY_SOCKET")}
+	agent, err := hostagent.New(config(o, filter, log, system))
+	if err != nil {
+		return err
+	}
+	l, err := hostagent.Listen(o.socket) // refused while another bladed is there
+	if err != nil {
+		return err
+	}
+	if o.dismantle {
+		return errors.Join(agent.Dismantle(ctx), l.Close())
+	}
+	listeners := map[net.Listener]http.Handler{l: agent.Handler()}
+	if o.metrics != "" {
+		m, err := net.Listen("tcp", o.metrics)
+		if err != nil {
+			return errors.Join(fmt.Errorf("listen for metrics: %w", err), l.Close())
+		}
+		listeners[m] = agent.Figures()
+	}
+	log.Info("bladed begins", "blade", o.blade, "policy", o.policy, "socket", o.socket)
+	return serve(ctx, agent, listeners, system)
+}
+
+// config is what the command line says, as the agent takes it.
+func config(o options, filter *nft.Kernel, log *slog.Logger, system notifier) hostagent.Config {
 	store := image.Store{Dir: o.images}
-	agent, err := hostagent.New(hostagent.Config{
-		Blade: policy.BladeName(o.blade), Policy: o.policy, State: o.state, Links: links, Filter: filter, Log: log,
+	return hostagent.Config{
+		Blade: policy.BladeName(o.blade), Policy: o.policy, State: o.state, Links: bridges.NewKernel(bridges.Options{}), Filter: filter, Log: log,
 		Drivers: map[policy.Driver]guests.Driver{
 			policy.DriverKVM: kvm.New(kvm.Options{URI: o.libvirt, Dir: o.state + "/kvm", Images: store}),
 			policy.DriverLXC: lxc.New(lxc.Options{Dir: o.state + "/lxc", Images: store, Namespace: policy.NamespacePath}),
 		},
 		Images: store, Dial: channel.Dial, Trace: filter.Trace,
-	})
-	if err != nil {
-		return err
+		Ready: func() {
+			if err := system.say("READY=1"); err != nil {
+				log.Warn("tell systemd", "err", err)
+			}
+		},
 	}
-	l, err := hostagent.Listen(o.socket)
-	if err != nil {
-		return err
-	}
+}
+
+// serve runs the agent and answers on the listeners until ctx ends or one of them fails.
+func serve(ctx context.Context, agent *hostagent.Agent, listeners map[net.Listener]http.Handler, system notifier) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	served := make(chan error, 1)
-	go func() { served <- agent.Serve(ctx, l); cancel() }()
-	log.Info("bladed begins", "blade", o.blade, "policy", o.policy, "socket", o.socket)
-	err = agent.Run(ctx)
+	served := make(chan error, len(listeners))
+	for l, h := range listeners {
+		go func() { served <- hostagent.Serve(ctx, l, h); cancel() }()
+	}
+	if every := watchdogInterval(os.Getenv); every > 0 {
+		go system.watchdog(ctx, every, agent.Alive)
+	}
+	err := agent.Run(ctx)
+	_ = system.say("STOPPING=1") // whoever asked it to stop knows
 	cancel()
-	return errors.Join(err, <-served)
+	for range listeners {
+		err = errors.Join(err, <-served)
+	}
+	return err
 }
