@@ -26,53 +26,60 @@ func sample(name string, p traffic.Passage) (result.Subject, error) {
 	return result.Subject{Name: name, Measure: func() (float64, error) { return p.Cost(n) }}, nil
 }
 
-// packetCost is P1: what the product's ruleset adds to a bridge without a filter, on every leg and in both families.
+// packetCost is P1: what the product's ruleset adds to a bridge without a filter, on every leg and in both families, and what the
+// least of rulesets adds.
 func packetCost(ctx context.Context, o options) ([]result.Row, error) {
-	plain, err := newStation(reference)
-	if err != nil {
-		return nil, err
+	var stations []*station
+	for range 3 {
+		s, err := newStation(reference)
+		if err != nil {
+			return nil, err
+		}
+		defer s.Close()
+		stations = append(stations, s)
 	}
-	defer plain.Close()
-	ours, err := newStation(reference)
-	if err != nil {
-		return nil, err
-	}
-	defer ours.Close()
+	ours, plain, least := stations[0], stations[1], stations[2]
 	note, err := ours.protect(ctx)
 	if err != nil {
 		return nil, err
 	}
+	if err := least.loadLeast(); err != nil {
+		return nil, err
+	}
 	var rows []result.Row
-	for _, l := range legs() {
-		for _, v6 := range []bool{false, true} {
-			row, err := compareLeg(o, l, v6, ours, plain)
-			if err != nil {
-				return rows, err
-			}
-			switch row.ID {
-			case "P1.in":
-				row = row.Judged(result.AtMost, 1.60)
-			case "P1.out":
-				row = row.Judged(result.AtMost, 1.80)
-			}
-			rows = append(rows, row.Noted(note))
+	for _, c := range []struct {
+		leg    leg
+		target float64
+	}{{legIn, 1.60}, {legOut, 1.80}} {
+		series, err := o.compare(c.leg, packets{}, ours, plain, least)
+		if err != nil {
+			return rows, err
 		}
+		id, what := "P1."+c.leg.name, "packet "+c.leg.what
+		rows = append(
+			rows,
+			result.Compare(id, what, noFilter, "ns", series[0], series[1]).Judged(result.AtMost, c.target).Noted(note),
+			result.Compare(id+".least", what+", least ruleset", noFilter, "ns", series[2], series[1]),
+		)
+	}
+	for _, c := range []struct {
+		leg leg
+		v6  bool
+	}{{legHop, false}, {legServer, false}, {legIn, true}, {legHop, true}, {legServer, true}, {legOut, true}} {
+		series, err := o.compare(c.leg, packets{v6: c.v6}, ours, plain)
+		if err != nil {
+			return rows, err
+		}
+		id, what := "P1."+c.leg.name, "packet "+c.leg.what
+		if c.v6 {
+			id, what = id+"6", what+", IPv6"
+		}
+		rows = append(rows, result.Compare(id, what, noFilter, "ns", series[0], series[1]))
 	}
 	return rows, nil
 }
 
-// compareLeg measures a leg with the filter and without it.
-func compareLeg(o options, l leg, v6 bool, ours, plain *station) (result.Row, error) {
-	series, err := o.compare(l, packets{v6: v6}, ours, plain)
-	if err != nil {
-		return result.Row{}, err
-	}
-	id, what := "P1."+l.name, "packet "+l.what
-	if v6 {
-		id, what = id+"6", what+", IPv6"
-	}
-	return result.Compare(id, what, "same bridge, no filter", "ns", series[0], series[1]), nil
-}
+const noFilter = "same bridge, no filter"
 
 // compare sends the same packets through several stations in turn and returns the series of each.
 func (o options) compare(l leg, what packets, stations ...*station) ([][]float64, error) {
