@@ -31,6 +31,7 @@ func benchmarks() []benchmark {
 		{ids: "R6", measure: load},
 		{ids: "N1 N2", measure: guestPorts},
 		{ids: "V1", lab: true, measure: table},
+		{ids: "Y1", measure: wholeFleet},
 	}
 }
 
