@@ -14,7 +14,7 @@ LEVELS := kernel,lab
 # Packages with tests that need a blade's kernel.
 KERNEL = $(shell grep -rlE "^//go:build kernel" --include=*_test.go bridges cmd guests hostagent packaging policy | xargs -n1 dirname | sort -u | sed "s|^|./|")
 
-.PHONY: help deps build images demo test lint unit kernel e2e bench bench-deps fuzz clean
+.PHONY: help deps build images demo test lint unit kernel e2e differential bench bench-deps fuzz clean
 
 help: ## what there is
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -55,6 +55,13 @@ e2e: images ## the product as a user has it, and the lab itself
 	bin/lab down --name $(LAB)-e2e
 	trap 'bin/lab down --name $(LAB)-e2e' EXIT; bin/lab up --name $(LAB)-e2e && bin/lab test --name $(LAB)-e2e -v --timeout 20m ./test/e2e
 	$(GO) test -tags lab ./test/lab/...
+
+PACKETS ?= 6000
+FLEETS ?= 25
+differential: images ## 111 000 drawn packets through Judge and a blade's kernel, in the lab; PACKETS and FLEETS choose
+	bin/lab down --name $(LAB)-differential
+	trap 'bin/lab down --name $(LAB)-differential' EXIT; bin/lab up --name $(LAB)-differential && bin/lab test --name $(LAB)-differential --run '^$$' ./policy/nft && \
+	  bin/lab exec --name $(LAB)-differential -- sh -c 'cd /lab/src/policy/nft && exec ../../build/kerneltests/policy_nft.test -test.v -test.run AgreesWithKernel -test.timeout 1h -packets $(PACKETS) -fleets $(FLEETS)' </dev/null
 
 BENCH ?=
 bench: images bench-deps ## rows of docs/performance.md against their peers, to build/bench.json; BENCH=P1,R2 chooses

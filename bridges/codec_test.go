@@ -70,6 +70,9 @@ func TestPortSettings(t *testing.T) {
 	if got, ok := decodePin(message); !ok || got != want {
 		t.Errorf("pin is %+v, %v, want %+v", got, ok, want)
 	}
+	if got := decodePins([][]byte{message, message}); len(got[42]) != 1 {
+		t.Errorf("two entries for one address are %v", got)
+	}
 	for name, spoil := range map[string]func(m []byte){
 		"another family": func(m []byte) { m[0] = unix.AF_INET },
 		"not sticky":     func(m []byte) { m[10] = unix.NTF_MASTER },

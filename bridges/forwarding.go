@@ -104,8 +104,9 @@ func decodePins(messages [][]byte) map[int][]policy.MAC {
 			out[p.index] = append(out[p.index], p.mac)
 		}
 	}
-	for _, macs := range out {
+	for index, macs := range out {
 		slices.SortFunc(macs, func(a, b policy.MAC) int { return bytes.Compare(a[:], b[:]) })
+		out[index] = slices.Compact(macs) // a kernel with VLAN filtering has an entry for the bridge's default VLAN too
 	}
 	return out
 }

@@ -45,6 +45,9 @@ func (k *Kernel) Counters(ctx context.Context) (Counters, error) {
 			}
 			for key, c := range hits {
 				port := string(bytes.TrimRight([]byte(key), "\x00"))
+				if port == "" {
+					continue // at prerouting a packet is for no port yet
+				}
 				if out.Ports[port] == nil {
 					out.Ports[port] = map[filter.Reason]Counter{}
 				}

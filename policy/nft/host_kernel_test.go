@@ -4,6 +4,7 @@ package nft
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -18,19 +19,25 @@ import (
 	"github.com/bladenet/bladenet/policy/filter/filtertest"
 )
 
-// TestHostTable sends packets to a blade's own stack by its management NIC, by a bridge of guests and by a NIC that the policy
-// does not name, without and with a hosts rule.
+// TestHostTable sends packets to a blade's own stack by its management NIC, by the trunk and every VLAN link and bridge, and by a NIC
+// that the policy does not name, without and with a hosts rule.
 func TestHostTable(t *testing.T) {
 	namespace(t)
 	b := nantes(t, "lame-l1")
-	h := newHost(t, b.Management, b.Segments[0].Bridge, "eth7")
+	guestSide := []string{b.Trunk}
+	for _, s := range b.Segments {
+		guestSide = append(guestSide, s.Bridge, s.Link)
+	}
+	h := newHost(t, append([]string{b.Management, "eth7"}, guestSide...)...)
 	operator, stranger := netip.MustParseAddr("203.0.113.193"), netip.MustParseAddr("198.18.0.7")
 	k := open(t)
 
 	b.Hosts = nil
 	bring(t, k, filter.Compile(b))
 	h.expect("no rule: management", b.Management, stranger, 2200, true)
-	h.expect("no rule: guests' bridge", b.Segments[0].Bridge, operator, 2200, false)
+	for _, nic := range guestSide {
+		h.expect("no rule: "+nic, nic, operator, 2200, false)
+	}
 
 	b.Hosts = []policy.Rule{{
 		Name: "management", From: []netip.Prefix{netip.MustParsePrefix("203.0.113.192/28")},
@@ -40,15 +47,22 @@ func TestHostTable(t *testing.T) {
 	h.expect("operator", b.Management, operator, 2200, true)
 	h.expect("operator, another port", b.Management, operator, 2300, false)
 	h.expect("stranger", b.Management, stranger, 2200, false)
-	h.expect("guests' bridge", b.Segments[0].Bridge, operator, 2200, false)
+	for _, nic := range guestSide {
+		h.expect(nic, nic, operator, 2200, false)
+	}
 	h.expect("unnamed NIC", "eth7", stranger, 2200, true)
 
 	c, err := k.Counters(context.Background())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.Ports[b.Management][filter.HostPolicy].Packets != 2 || c.Ports[b.Segments[0].Bridge][filter.HostFromGuest].Packets != 2 {
+	if c.Ports[b.Management][filter.HostPolicy].Packets != 2 {
 		t.Errorf("drops by port: %v", c.Ports)
+	}
+	for _, nic := range guestSide {
+		if c.Ports[nic][filter.HostFromGuest].Packets != 2 {
+			t.Errorf("drops at %s: %v, want 2 for %s", nic, c.Ports[nic], filter.HostFromGuest)
+		}
 	}
 }
 
@@ -67,7 +81,7 @@ func newHost(t testing.TB, names ...string) *host {
 	t.Helper()
 	h := &host{t: t, far: map[string]int{}, mac: map[string]policy.MAC{}, sockets: map[uint16]*net.UDPConn{}}
 	for i, name := range names {
-		peer := "far" + string(rune('0'+i))
+		peer := fmt.Sprintf("far%d", i)
 		h.must(netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: name}, PeerName: peer}))
 		h.must(os.WriteFile("/proc/sys/net/ipv4/conf/"+name+"/rp_filter", []byte("0"), 0o644))
 		for _, n := range []string{name, peer} {

@@ -122,7 +122,7 @@ func TestNewConnectionsPerSecondAreBounded(t *testing.T) {
 	const n = 10000
 	start := time.Now()
 	passed := x.passing(n, x.connect(proxy))
-	most := 500 + int(250*time.Since(start).Seconds()) + 1
+	most := 500 + int(100*time.Since(start).Seconds()) + 1
 	if dropped := portCount(t, k, proxy.Name, filter.ConnLimit); passed < 500 || passed > most || dropped != n-passed {
 		t.Errorf("of %d connections %d began and %d were counted, want between 500 and %d, all others counted", n, passed, dropped, most)
 	}

@@ -167,10 +167,12 @@ func TestJudgeAgreesWithKernel(t *testing.T) {
 			agrees(t, nantes(t, name), uint64(i)+100, *packets)
 		})
 	}
+	t.Logf("%d packets", len(nantesBlades())**packets)
 }
 
 // TestJudgeAgreesWithKernelOnDrawnFleets does the same for fleets that nobody wrote.
 func TestJudgeAgreesWithKernelOnDrawnFleets(t *testing.T) {
+	drawn := 0
 	for seed := range uint64(*fleets) {
 		f, diagnostics := policy.Load(filtertest.Fleet(seed))
 		if diagnostics.HasErrors() {
@@ -184,8 +186,10 @@ func TestJudgeAgreesWithKernelOnDrawnFleets(t *testing.T) {
 				}
 				agrees(t, b, seed, *packets/4)
 			})
+			drawn += *packets / 4
 		}
 	}
+	t.Logf("%d packets", drawn)
 }
 
 func agrees(t *testing.T, b policy.Blade, seed uint64, count int) {
