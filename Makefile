@@ -54,6 +54,9 @@ kernel: images package ## what needs the kernel of a blade: namespaces, links, r
 e2e: images ## the product as a user has it, and the lab itself
 	bin/lab down --name $(LAB)-e2e
 	trap 'bin/lab down --name $(LAB)-e2e' EXIT; bin/lab up --name $(LAB)-e2e && bin/lab test --name $(LAB)-e2e -v --timeout 20m ./test/e2e
+	bin/lab down --name $(LAB)-two
+	trap 'bin/lab down --name $(LAB)-two' EXIT; bin/lab up --name $(LAB)-two --blades 2 --fleet test/fleets/two-blades --agent && \
+	bin/lab test --name $(LAB)-two --in machine -v --timeout 15m ./test/e2e/twoblades
 	$(GO) test -tags lab ./test/lab/...
 
 PACKETS ?= 6000

@@ -20,7 +20,7 @@ const usage = `A blade in a virtual machine, with a router and a user beside it.
   lab up    [--name N] [--blades N] [--fleet DIR] [--agent] [--memory MiB] [--images DIR] [--ttl 3h]
   lab exec  [--name N] [--in blade|router|client|NAME] [--dir DIR] -- COMMAND [ARGS...]
   lab shell [--name N] [--in ...]
-  lab test  [--name N] [--run REGEX] PACKAGE...    build kernel tests, run them in the machine
+  lab test  [--name N] [--in ...] [--run REGEX] PACKAGE...    build kernel tests, run them in the machine
   lab down  [--name N]
   lab list
   lab image                                        build the machine's disk only

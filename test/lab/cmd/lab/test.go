@@ -23,6 +23,7 @@ func test(ctx context.Context, env environment, args []string) error {
 	only := set.String("run", "", "run tests that match `REGEX` only")
 	ready := set.Bool("no-build", false, "take the binaries in build/kerneltests as they are")
 	verbose := set.Bool("v", false, "name each test")
+	in := set.String("in", "", "where: blade (the first), another blade's name, or machine, which blades share")
 	limit := set.Duration("timeout", 10*time.Minute, "how long a package's tests may take")
 	if err := parse(set, args); err != nil {
 		return err
@@ -48,7 +49,7 @@ func test(ctx context.Context, env environment, args []string) error {
 		}
 		c := lab.Command{
 			Args: []string{"/lab/src/" + testBinary(pkg), "-test.run=" + *only, fmt.Sprintf("-test.v=%t", *verbose), fmt.Sprintf("-test.timeout=%v", *limit)},
-			Dir:  "/lab/src/" + pkg, Stdout: env.stdout, Stderr: env.stderr,
+			In:   *in, Dir: "/lab/src/" + pkg, Stdout: env.stdout, Stderr: env.stderr,
 		}
 		start := time.Now()
 		code, err := l.Exec(ctx, c)

@@ -1,0 +1,3 @@
+// Package twoblades holds the tests of direct return where it shows: a request that enters by the director of one blade is answered by a
+// real server of another, so that no blade sees both halves of a connection. It has no code of its own.
+package twoblades
