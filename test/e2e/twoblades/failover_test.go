@@ -1,0 +1,164 @@
+//go:build kernel
+
+package twoblades
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/bladenet/bladenet/policy"
+)
+
+// sessions is how many connections are open when a director dies, over both VIPs.
+const sessions = 200
+
+// session is one open connection of a user and the real server that answers it.
+type session struct {
+	conn   net.Conn
+	in     *bufio.Reader
+	server string
+}
+
+// request asks on the open connection who answers.
+func (s *session) request(limit time.Duration) (string, error) {
+	_ = s.conn.SetDeadline(time.Now().Add(limit))
+	if _, err := io.WriteString(s.conn, "GET / HTTP/1.1\r\nHost: www\r\n\r\n"); err != nil {
+		return "", err
+	}
+	answer, err := http.ReadResponse(s.in, nil)
+	if err != nil {
+		return "", err
+	}
+	defer answer.Body.Close()
+	body, err := io.ReadAll(answer.Body)
+	return strings.TrimSpace(string(body)), err
+}
+
+// open makes sessions and asks on each once.
+func open(t *testing.T, n int) []*session {
+	t.Helper()
+	out := make([]*session, n)
+	errs := each(clientSpace, n, func(i int) error {
+		conn, err := net.DialTimeout("tcp", netip.AddrPortFrom(webVIPs[i%len(webVIPs)], webPort).String(), 15*time.Second)
+		if err != nil {
+			return err
+		}
+		s := &session{conn: conn, in: bufio.NewReader(conn)}
+		out[i] = s
+		s.server, err = s.request(15 * time.Second)
+		return err
+	})
+	t.Cleanup(func() {
+		for _, s := range out {
+			if s != nil {
+				_ = s.conn.Close()
+			}
+		}
+	})
+	if len(errs) > 0 {
+		t.Fatalf("%d of %d sessions cannot be opened, first: %v", len(errs), n, errs[0])
+	}
+	return out
+}
+
+// directorDies kills the machine of the director that users' packets go by, as a power cut does. Every session goes on at the real server
+// that it was at: the other director has the same table. Each family may go by a director of its own.
+func directorDies(t *testing.T) {
+	killed := map[string]bool{}
+	for _, vip := range webVIPs {
+		list := open(t, sessions)
+		director, blade := onTheWay(t, vip)
+		if killed[director] {
+			continue // its sessions of this family went on already
+		}
+		for _, other := range webVIPs {
+			if name, _ := onTheWay(t, other); name == director {
+				killed[director] = true
+			}
+		}
+		kill(t, director)
+		goOn(t, list, director)
+		eventually(t, 5*time.Minute, director+" is back", func() error {
+			if out := on(t, blade, "bladectl", "status"); !strings.Contains(out, ", 2 adjacencies") {
+				return errors.New("it has not both of its adjacencies yet")
+			}
+			return nil
+		})
+	}
+}
+
+// goOn wants an answer on each session, from the real server that answered before.
+func goOn(t *testing.T, list []*session, killed string) {
+	t.Helper()
+	died := time.Now()
+	var mu sync.Mutex
+	var longest time.Duration
+	errs := each(clientSpace, len(list), func(i int) error {
+		name, err := list[i].request(time.Minute)
+		mu.Lock()
+		defer mu.Unlock()
+		longest = max(longest, time.Since(died))
+		if err == nil && name != list[i].server {
+			err = fmt.Errorf("a session of %s is answered by %s", list[i].server, name)
+		}
+		return err
+	})
+	if len(errs) > 0 {
+		t.Errorf("%s was killed: %d of %d sessions did not go on, first: %v", killed, len(errs), len(list), errs[0])
+	}
+	t.Logf("%s was killed under %d sessions: the last one was answered after %s", killed, len(list), longest.Round(10*time.Millisecond))
+}
+
+// onTheWay is the director by which the router sends a user's packets, and its blade.
+func onTheWay(t *testing.T, vip netip.Addr) (director, blade string) {
+	t.Helper()
+	out := run(t, "ip", "-n", "router", "route", "get", vip.String(), "from", userOf(vip), "iif", "users")
+	for i, address := range []string{"192.0.2.2", "192.0.2.3"} {
+		name := fmt.Sprintf("dir-%d", i+1)
+		if vip.Is6() { // OSPFv3 goes by link-local addresses
+			address = policy.LinkLocal(policy.MACOf(policy.GuestName(name), "eth0")).String()
+		}
+		if strings.Contains(out, "via "+address+" ") {
+			return name, blades[i]
+		}
+	}
+	t.Fatalf("the router sends %s by no director:\n%s", vip, out)
+	return "", ""
+}
+
+// kill ends a director's machine at once.
+func kill(t *testing.T, director string) {
+	t.Helper()
+	lines, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range lines {
+		text, err := os.ReadFile(path)
+		if err != nil || !strings.Contains(string(text), "qemu") || !strings.Contains(string(text), "guest="+director+",") {
+			continue
+		}
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path)))
+		if err == nil {
+			err = syscall.Kill(pid, syscall.SIGKILL)
+		}
+		if err != nil {
+			t.Fatal(fmt.Errorf("kill %s: %w", director, err))
+		}
+		return
+	}
+	t.Fatalf("no machine of %s", director)
+}
