@@ -20,11 +20,10 @@ import (
 // traceTable marks packets that are to be followed. It belongs to the socket that made it (NFT_TABLE_F_OWNER, Linux 5.12): the kernel
 // removes it with that socket, whatever ends this process, and nobody else can change it.
 const (
-	traceTable       = "bladenet_trace"
-	tracePriority    = -400 // before our guards, which stand at -300
-	traceRate        = 50   // packets a second that a rule marks at most; a burst of as many comes on top
-	tableOwner       = 0x2  // NFT_TABLE_F_OWNER
-	traceEventsGroup = unix.NFNLGRP_NFTRACE
+	traceTable    = "bladenet_trace"
+	tracePriority = -400 // before our guards, which stand at -300
+	traceRate     = 50   // packets a second that a rule marks at most; a burst of as many comes on top
+	tableOwner    = 0x2  // NFT_TABLE_F_OWNER
 )
 
 // Traced says which packets are followed: those with one of the addresses at either end, those that enter by one of the ports, and those
@@ -38,9 +37,9 @@ type Traced struct {
 
 // TraceStep is what became of a followed packet at one rule, or at the end of a chain.
 type TraceStep struct {
-	Packet  uint32         // the same number for all steps of a packet
-	Table   string         // by family and name: "bridge bladenet"
-	Chain   string         //
+	Packet  uint32 // the same number for all steps of a packet
+	Table   string // by family and name: "bridge bladenet"
+	Chain   string
 	Rule    string         // in nft's words; empty at the end of a chain, and for a rule that is not as we wrote it
 	Comment string         // of the rule: the name of the policy's
 	Verdict string         // accept, drop, continue, return, jump CHAIN, goto CHAIN; policy VERDICT at the end of a base chain
@@ -80,7 +79,7 @@ type ruleKey struct {
 func (k *Kernel) openTrace(what Traced) (*trace, error) {
 	t := &trace{kernel: k, what: what}
 	err := within(k.namespace, func() (err error) {
-		if t.events, err = listen(traceEventsGroup); err != nil {
+		if t.events, err = listen(unix.NFNLGRP_NFTRACE); err != nil {
 			return err
 		}
 		t.mark, err = dial()
