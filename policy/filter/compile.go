@@ -18,7 +18,7 @@ func Compile(b policy.Blade) Ruleset {
 	bridge.Chains = slices.Concat(
 		denyChains(BridgeReasons()),
 		guardChains(),
-		[]Chain{admitChain()},
+		admitChains(),
 		c.ruleChains(),
 		vipChains(),
 		forwardChains(),

@@ -63,7 +63,7 @@ func judge() []Rule {
 		rule(anyState(stateInvalid), deny(BadState)),
 	)
 	for _, f := range families() {
-		rules = append(rules, f.rule(in(f.set(kindDerived), f.src, f.dst, f.proto, DestinationPort), follow(chainAdmit)))
+		rules = append(rules, f.rule(in(f.set(kindDerived), f.src, f.dst, f.proto, DestinationPort), follow(chainAdmitCheck)))
 	}
 	return append(rules, rule(jump(RulesChain)), rule(deny(NoRule)))
 }

@@ -26,7 +26,7 @@ func TestNoAcceptAboveAGuard(t *testing.T) {
 func TestAcceptAboveAGuardIsFound(t *testing.T) {
 	f := nantes(t)
 	for _, chain := range []string{"prerouting", "forward", "guest4", "guest-arp", "link-nd", chainFromGuest, "judge"} {
-		for _, end := range []Decide{accept(), done(), follow(chainAdmit)} {
+		for _, end := range []Decide{accept(), done(), follow(chainAdmit), follow(chainAdmitCheck)} {
 			table := Compile(blade(t, f, "lame-l1")).Tables[0]
 			i := slices.IndexFunc(table.Chains, func(c Chain) bool { return c.Name == chain })
 			open := rule(anyState(stateEstablished), end)
@@ -71,13 +71,13 @@ var narrow = map[string]bool{
 	"guest-nd: ether type 0x86dd meta l4proto 58 ip6 length 32 iifname . @th,192,64 @nd-option return":             true,
 	"link-nd: ether type 0x86dd meta l4proto 58 @th,0,8 0x86 ip6 saddr & ffc0:: == fe80:: return":                  true,
 	"link-nd: ether type 0x86dd meta l4proto 58 iifname . @th,64,128 @nd-net return":                               true,
-	"judge: ether type 0x0806 accept":                                                                         true,
-	"judge: ether type 0x86dd meta l4proto 58 @th,0,8 0x87 accept":                                            true,
-	"judge: ether type 0x86dd meta l4proto 58 @th,0,8 0x88 accept":                                            true,
-	"judge: ether type 0x86dd meta l4proto 58 @th,0,8 0x86 accept":                                            true,
-	"judge: ct state established,related accept":                                                              true,
-	"judge: ether type 0x0800 @nh,0,8 0x45 ip saddr . ip daddr . ip protocol . th dport @derived4 goto admit": true,
-	"judge: ether type 0x86dd ip6 saddr . ip6 daddr . ip6 nexthdr . th dport @derived6 goto admit":            true,
+	"judge: ether type 0x0806 accept":                                                                               true,
+	"judge: ether type 0x86dd meta l4proto 58 @th,0,8 0x87 accept":                                                  true,
+	"judge: ether type 0x86dd meta l4proto 58 @th,0,8 0x88 accept":                                                  true,
+	"judge: ether type 0x86dd meta l4proto 58 @th,0,8 0x86 accept":                                                  true,
+	"judge: ct state established,related accept":                                                                    true,
+	"judge: ether type 0x0800 @nh,0,8 0x45 ip saddr . ip daddr . ip protocol . th dport @derived4 goto admit-check": true,
+	"judge: ether type 0x86dd ip6 saddr . ip6 daddr . ip6 nexthdr . th dport @derived6 goto admit-check":            true,
 }
 
 // guarded lists the chains that hold guards or lead to them: those at prerouting, and the slow way of forward.
@@ -114,7 +114,7 @@ func lastGuard(c Chain) int {
 // leaves says whether a rule lets a packet go.
 func leaves(r Rule) bool {
 	end, ok := r.Statements[len(r.Statements)-1].(Decide)
-	return ok && (end.Kind == Accept || end.Kind == Return || end.Chain == chainAdmit)
+	return ok && (end.Kind == Accept || end.Kind == Return || end.Chain == chainAdmit || end.Chain == chainAdmitCheck)
 }
 
 func pinned(r Rule) bool {
