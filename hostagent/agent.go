@@ -88,6 +88,7 @@ type Agent struct {
 	meters    *meters
 	fights    *fights
 	wakeC     chan struct{}
+	touched   atomic.Bool     // somebody has changed the filter since the last pass
 	life      context.Context // of Run: conversations with directors end with it
 	verifyFor time.Duration   // how long a revision may take to verify
 
@@ -206,9 +207,13 @@ func (a *Agent) watch(ctx context.Context) {
 		sources[string(name)] = d.Events
 	}
 	for name, source := range sources {
+		wake := a.Wake
+		if name == "filter" {
+			wake = a.touch
+		}
 		go func() {
 			for ctx.Err() == nil {
-				if err := source(ctx, a.Wake); err != nil && ctx.Err() == nil {
+				if err := source(ctx, wake); err != nil && ctx.Err() == nil {
 					a.log.Warn("watch", "subsystem", name, "err", err)
 				}
 				sleep(ctx, lastRetry)

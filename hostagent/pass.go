@@ -59,7 +59,7 @@ type outcome struct {
 func (a *Agent) walk(ctx context.Context, p *pass) outcome {
 	p.held = map[policy.GuestName]string{}
 	var out outcome
-	for _, s := range a.order {
+	for _, s := range a.stagesOf(p) {
 		begin := time.Now()
 		a.health.beat(s.name)
 		w, err := s.plan(ctx, p)
