@@ -12,7 +12,7 @@ LAB ?= make
 # Build tags of the tests that need more than a machine with Go.
 LEVELS := kernel,lab
 # Packages with tests that need a blade's kernel.
-KERNEL = $(shell grep -rlE "^//go:build kernel" --include=*_test.go bridges cmd guests hostagent packaging policy | xargs -n1 dirname | sort -u | sed "s|^|./|")
+KERNEL = $(shell grep -rlE "^//go:build kernel" --include=*_test.go bridges cmd guests hostagent packaging policy test/bench | xargs -n1 dirname | sort -u | sed "s|^|./|")
 
 .PHONY: help deps build images demo test lint unit kernel e2e differential bench bench-deps fuzz clean
 
@@ -69,7 +69,7 @@ differential: images ## 111 000 drawn packets through Judge and a blade's kernel
 BENCH ?=
 bench: images bench-deps ## rows of docs/performance.md against their peers, to build/bench.json; BENCH=P1,R2 chooses
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/bench ./test/bench
-	bin/bench --rows "$(BENCH)" --json build/bench.json --lab bin/lab
+	bin/bench --rows "$(BENCH)" --json build/bench.json --markdown build/bench.md --lab bin/lab
 
 bench-deps: deps ## install what the product is measured against (Debian 12, root)
 	@missing=; for p in $(PEERS); do dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$p"; done; \

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"flag"
@@ -38,6 +39,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	rows := set.String("rows", "", "rows to measure, by id or the beginning of one, separated by commas (default all)")
 	rounds := set.Int("rounds", 15, "rounds of each comparison")
 	path := set.String("json", "", "file to write the report to as well")
+	page := set.String("markdown", "", "file to write the rows to as a page's table")
 	machine := set.String("lab", "", "the lab's command, to start one for the rows that need a blade's kernel (default: leave them out)")
 	inside := set.Bool("inside", false, "measure only the rows that need a blade's kernel, here, and write the report as JSON")
 	if err := set.Parse(args); err != nil {
@@ -65,7 +67,18 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if *path != "" {
 		errs = append(errs, result.Write(*path, report))
 	}
+	if *page != "" {
+		errs = append(errs, writeTable(*page, report))
+	}
 	return errors.Join(append(errs, result.Render(stdout, report))...)
+}
+
+func writeTable(path string, report result.Report) error {
+	var b bytes.Buffer
+	if err := result.Markdown(&b, report); err != nil {
+		return err
+	}
+	return os.WriteFile(path, b.Bytes(), 0o644)
 }
 
 func (o options) measure(ctx context.Context, b benchmark) ([]result.Row, error) {

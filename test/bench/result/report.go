@@ -84,13 +84,9 @@ func Render(w io.Writer, r Report) error {
 	fmt.Fprintln(t, "row\tratio\t[p25..p75]\ttarget\t\tours\tpeer\tunit\twhat, against what")
 	for _, x := range r.Rows {
 		x = x.finite()
-		against := x.What
-		if x.PeerIs != "" {
-			against += ", against " + x.PeerIs
-		}
 		target, met := x.verdict()
 		fmt.Fprintf(t, "%s\t%s\t[%s..%s]\t%s\t%s\t%s\t%s\t%s\t%s\n",
-			x.ID, short(x.Ratio), short(x.P25), short(x.P75), target, met, short(x.Ours), short(x.Peer), x.Unit, against)
+			x.ID, short(x.Ratio), short(x.P25), short(x.P75), target, met, short(x.Ours), short(x.Peer), x.Unit, x.against())
 	}
 	if err := t.Flush(); err != nil {
 		return err
@@ -109,6 +105,15 @@ func Render(w io.Writer, r Report) error {
 	return err
 }
 
+func (r Row) against() string {
+	if r.PeerIs == "" {
+		return r.What
+	}
+	return r.What + ", against " + r.PeerIs
+}
+
+const missed = "missed"
+
 func (r Row) verdict() (target, met string) {
 	if r.Target == nil {
 		return "-", ""
@@ -120,7 +125,7 @@ func (r Row) verdict() (target, met string) {
 	if *r.Met {
 		return sign + short(*r.Target), "met"
 	}
-	return sign + short(*r.Target), "MISSED"
+	return sign + short(*r.Target), missed
 }
 
 // short writes four significant digits, as few as say the same.

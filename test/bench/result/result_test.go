@@ -123,6 +123,14 @@ func TestRender(t *testing.T) {
 	golden.Check(t, "report.txt", out.Bytes())
 }
 
+func TestMarkdown(t *testing.T) {
+	var out bytes.Buffer
+	if err := Markdown(&out, report()); err != nil {
+		t.Fatal(err)
+	}
+	golden.Check(t, "report.md", out.Bytes())
+}
+
 // TestEncode holds the keys that readers of the report rely on, and that a figure that is none stays readable.
 func TestEncode(t *testing.T) {
 	var out bytes.Buffer
