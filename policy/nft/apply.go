@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/bladenet/bladenet/policy/filter"
 	"github.com/bladenet/bladenet/policy/plan"
 )
 
@@ -46,11 +48,31 @@ func encode(steps []Step) (*batch, error) {
 		if s.Verb == plan.Blocked {
 			continue
 		}
+		b.buf = slices.Grow(b.buf, s.size())
 		if err := s.encode(b); err != nil {
 			return nil, fmt.Errorf("apply %s: %w", s.Object, err)
 		}
 	}
 	return b, nil
+}
+
+// size is about how many bytes a step takes: a big batch that grew by doubling would be copied more often than written.
+func (s Step) size() int {
+	const perElement, perRule, perObject = 24, 768, 256
+	sets, n := []filter.Set{{Elements: s.add}, {Elements: s.remove}}, 0
+	if s.replace {
+		sets = s.table.Sets
+		n = perObject * (len(s.table.Sets) + len(s.table.Chains) + len(s.table.Counters))
+		for _, c := range s.table.Chains {
+			n += perRule * len(c.Rules)
+		}
+	}
+	for _, set := range sets {
+		for _, e := range set.Elements {
+			n += perElement + len(e.From) + len(e.To) + 2*len(e.Goto)
+		}
+	}
+	return n
 }
 
 func (s Step) encode(b *batch) error {

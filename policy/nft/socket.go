@@ -13,8 +13,10 @@ import (
 // socket is the netlink socket that batches go out on. It stays open: closing one waits until the kernel has freed a replaced
 // table.
 type socket struct {
-	fd  int
-	buf []byte // for answers; sends do not overlap
+	fd    int
+	buf   []byte        // for answers; sends do not overlap
+	limit time.Duration // on the wait for an answer, as the kernel was told last
+	stale bool          // an answer may still come that nobody waits for
 }
 
 // errDoubtful means that the kernel's answer was lost: the batch may or may not have been done.
@@ -62,11 +64,17 @@ func (s *socket) send(ctx context.Context, b *batch) error {
 	if err := s.deadline(ctx); err != nil {
 		return err
 	}
-	s.drain()
+	if s.stale {
+		s.drain()
+	}
 	if err := unix.Sendto(s.fd, data, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		s.stale = true
 		return fmt.Errorf("send batch of %d bytes: %w", len(data), err)
 	}
-	return s.answer(b, last)
+	err := s.answer(b, last)
+	// Behind an error there may be more of them.
+	s.stale = err != nil
+	return err
 }
 
 func (s *socket) deadline(ctx context.Context) error {
@@ -77,7 +85,11 @@ func (s *socket) deadline(ctx context.Context) error {
 	if err := ctx.Err(); err != nil || left <= 0 {
 		return errors.Join(context.DeadlineExceeded, err)
 	}
+	if left == s.limit {
+		return nil
+	}
 	t := unix.NsecToTimeval(left.Nanoseconds())
+	s.limit = left
 	return unix.SetsockoptTimeval(s.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &t)
 }
 
