@@ -87,14 +87,16 @@ func withTracking(r filter.Ruleset) filter.Ruleset {
 	for _, t := range r.Tables {
 		for _, c := range t.Chains {
 			for i := range c.Rules {
-				c.Rules[i].Statements = slices.DeleteFunc(slices.Clone(c.Rules[i].Statements), func(s filter.Statement) bool {
-					_, is := s.(filter.Notrack)
-					return is
-				})
+				c.Rules[i].Statements = slices.DeleteFunc(slices.Clone(c.Rules[i].Statements), isNotrack)
 			}
 		}
 	}
 	return r
+}
+
+func isNotrack(s filter.Statement) bool {
+	_, is := s.(filter.Notrack)
+	return is
 }
 
 // entries counts what conntrack holds in the station's namespace.
