@@ -26,6 +26,7 @@ func TestOperatorsDay(t *testing.T) {
 		{"spawned nodes answer over both VIPs", spawnedNodesAnswer},
 		{"the VIPs are not tracked", theVIPsAreNotTracked},
 		{"a port that is no service is dropped", aPortThatIsNoServiceIsDropped},
+		{"a guest attacks in vain", aGuestAttacksInVain},
 		{"apply twice changes nothing", applyTwiceChangesNothing},
 		{"SIGKILL of bladed loses no request", killLosesNoRequest},
 		{"a broken policy leaves the blade as it was", brokenPolicyLeavesTheBlade},
