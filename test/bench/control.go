@@ -190,6 +190,7 @@ func change(ctx context.Context, o options) ([]result.Row, error) {
 		result.Subject{Name: "ours", Measure: times(pairs, func() error { return d.kernel.Apply(ctx, add) }, func() error { return d.kernel.Apply(ctx, remove) })},
 		result.Subject{Name: "raw", Measure: times(pairs, func() error { return d.raw.Send(addition, 1) }, func() error { return d.raw.Send(removal, 1) })},
 		result.Subject{Name: "nft", Measure: times(1, tool("add"), tool("delete"))},
+		result.Subject{Name: "pass", Measure: times(1, func() error { return d.pass(ctx, less) }, func() error { return d.pass(ctx, more) })},
 	)
 	if err != nil {
 		return nil, err
@@ -197,7 +198,21 @@ func change(ctx context.Context, o options) ([]result.Row, error) {
 	return []result.Row{
 		result.Compare("R4", "one element more or less", "finished bytes", "us", series["ours"], series["raw"]).Judged(result.AtMost, 1.8),
 		result.Compare("R4.tool", "one element more or less", "nft add or delete element", "us", series["ours"], series["nft"]).Judged(result.AtMost, 0.005),
+		result.Compare("R4.pass", "one element more or less, observed and planned", "nft add or delete element", "us", series["pass"], series["nft"]),
 	}, nil
+}
+
+// pass makes the kernel hold a ruleset as the agent does: it reads back what there is, plans the difference and applies it.
+func (d *desk) pass(ctx context.Context, want filter.Ruleset) error {
+	have, err := d.kernel.Observe(ctx)
+	if err != nil {
+		return err
+	}
+	steps, err := nft.Plan(want, have)
+	if err != nil {
+		return err
+	}
+	return d.kernel.Apply(ctx, steps)
 }
 
 // without leaves the first element of a set out.
