@@ -170,9 +170,12 @@ func (f *follower) finish(id uint32) {
 
 // judge says what became of a packet and why: the kernel's verdict, and the line of policy that gives the same.
 func (f *follower) judge(p *following) api.TracedPacket {
-	out := api.TracedPacket{In: p.header.In, Out: p.header.Out, Packet: describePacket(p.header), Verdict: "drop", Rule: p.last.Comment, Steps: p.steps}
 	reason, _ := filter.DenyReason(p.last.Chain)
 	dropped := strings.HasSuffix(p.last.Verdict, "drop")
+	if reason != filter.VLANTag {
+		p.header.Tagged = false // Linux 6.1 still shows the tag that a VLAN link has taken off
+	}
+	out := api.TracedPacket{In: p.header.In, Out: p.header.Out, Packet: describePacket(p.header), Verdict: "drop", Rule: p.last.Comment, Steps: p.steps}
 	switch {
 	case dropped:
 		out.Reason = reason

@@ -40,7 +40,7 @@ func tracedBlade(t *testing.T, trace func(context.Context, nft.Traced, func(nft.
 // request is a packet to a VIP of the reference fleet as prerouting and forward show it.
 func request(id uint32, port uint16, forward ...nft.TraceStep) []nft.TraceStep {
 	header := filter.Packet{
-		In: "vlan111", Source: policy.MAC{2, 0, 0, 0, 0xff, 1}, Destination: policy.MACOf("dir-pub-l", "eth0"), EtherType: 0x0800,
+		In: "vlan111", Tagged: true, Source: policy.MAC{2, 0, 0, 0, 0xff, 1}, Destination: policy.MACOf("dir-pub-l", "eth0"), EtherType: 0x0800,
 		IP: &filter.IP{
 			Source: netip.MustParseAddr("198.18.0.7"), Destination: netip.MustParseAddr("203.0.113.10"), Protocol: protoTCP,
 			SourcePort: 40000, DestinationPort: port, Flags: policy.FlagSYN,
