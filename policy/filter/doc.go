@@ -12,5 +12,7 @@
 //	forward 0         who may hear: exact sets for VIPs, connection state and rules for the rest, drop by default
 //	input, output     nothing passes between the blade's own stack and a guest's network
 //
+// A connection that a rule allows begins only within its port's limits (limits.go), and broadcasts have one as well.
+//
 // A deny chain per reason counts the packet under its reason and under the port, then drops it.
 package filter

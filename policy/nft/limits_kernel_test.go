@@ -158,3 +158,35 @@ func TestAPortTakesItsLimitsAlong(t *testing.T) {
 		}
 	}
 }
+
+// TestAFloodLeavesChecksAlone floods a port that a rule opens on a real server: the directors' checks of that server pass all the same.
+func TestAFloodLeavesChecksAlone(t *testing.T) {
+	namespace(t)
+	k, b := open(t), nantes(t, "lame-l2")
+	bring(t, k, filter.Compile(b))
+	x := newBench(t, b)
+	server := x.port("ldap-l1", "eth1")
+	i := slices.IndexFunc(b.Services, func(s policy.Service) bool { return slices.Contains(s.Servers, server.Guest) && len(s.Checks) > 0 })
+	j := slices.IndexFunc(b.Peers, func(p policy.Peer) bool {
+		return p.Role == policy.RoleDirector && p.Interface == "eth1" && p.Blade != b.Name
+	})
+	link := b.Segments[slices.IndexFunc(b.Segments, func(s policy.Segment) bool { return s.Network == server.Network })].Link
+	from := func(source netip.Addr, mac policy.MAC, to uint16) func(int) filter.Packet {
+		return func(i int) filter.Packet {
+			return filter.Packet{
+				In: link, Source: mac, Destination: server.MAC, EtherType: 0x0800,
+				IP: &filter.IP{
+					Source: source, Destination: server.Addresses[0], HopLimit: 64, Protocol: 6,
+					SourcePort: uint16(10000 + i), DestinationPort: to, Flags: policy.FlagSYN,
+				},
+			}
+		}
+	}
+	const n = 5000
+	if passed := x.passing(n, from(netip.MustParseAddr("203.0.113.241"), filtertest.RouterMAC, 22)); passed >= n {
+		t.Fatalf("all of %d connections began: nothing was flooded", n)
+	}
+	if passed := x.passing(100, from(b.Peers[j].Addresses[0], b.Peers[j].MAC, b.Services[i].Checks[0].First)); passed != 100 {
+		t.Errorf("%d of 100 checks passed", passed)
+	}
+}
