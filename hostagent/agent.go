@@ -15,6 +15,7 @@ import (
 	"github.com/bladenet/bladenet/bridges"
 	"github.com/bladenet/bladenet/guests"
 	"github.com/bladenet/bladenet/guests/channel"
+	"github.com/bladenet/bladenet/guests/inside"
 	"github.com/bladenet/bladenet/hostagent/alert"
 	"github.com/bladenet/bladenet/hostagent/api"
 	"github.com/bladenet/bladenet/hostagent/journal"
@@ -24,12 +25,15 @@ import (
 	"github.com/bladenet/bladenet/policy/nft"
 )
 
-// How long the loop waits: resync when nothing happens, and the first and longest pause after a pass that left something to do. After an
-// event it waits as its pace says, so that a burst is one pass.
+// How long the loop waits: resync when nothing happens, or longer on a large blade, so that looking at it takes a thousandth of the time, and
+// the first and longest pause after a pass that left something to do. After an event it waits as its pace says, so that a burst is one
+// pass.
 const (
-	resync     = 30 * time.Second
-	firstRetry = time.Second
-	lastRetry  = 30 * time.Second
+	resync        = 30 * time.Second
+	longestResync = 4 * time.Minute
+	thrift        = 1000
+	firstRetry    = time.Second
+	lastRetry     = 30 * time.Second
 )
 
 // Links is the blade's VLANs, bridges and ports.
@@ -84,6 +88,7 @@ type Agent struct {
 	directors *directors
 	backoff   guests.Backoff
 	order     []stage
+	fill      func(ctx context.Context, namespace string, steps []inside.Step) error
 	journal   *journal.Journal
 	meters    *meters
 	fights    *fights
@@ -133,7 +138,7 @@ func New(cfg Config) (*Agent, error) {
 		a.log.Warn("sweep the policy folder", "err", err)
 	}
 	a.directors = &directors{log: a.log, wake: a.Wake, dial: cfg.Dial, changed: a.recordRotation, each: map[policy.GuestName]*director{}}
-	a.order = a.stages()
+	a.order, a.fill = a.stages(), inside.Apply
 	last, ok, err := store.Latest()
 	if err != nil {
 		a.log.Error("read revisions", "err", err)
@@ -175,13 +180,17 @@ func (a *Agent) Run(ctx context.Context) error {
 	var pace pace
 	for {
 		a.expire(ctx)
-		pause := resync + rand.N(resync/4)
-		if a.keep(ctx) {
+		begin := time.Now()
+		done := a.keep(ctx)
+		look := min(max(resync, thrift*time.Since(begin)), longestResync)
+		pause := look + rand.N(look/4)
+		if done {
 			retry = firstRetry
 		} else {
 			pause = retry
 			retry = min(retry*2, lastRetry)
 		}
+		a.health.rest()
 		select {
 		case <-ctx.Done():
 			return nil

@@ -228,6 +228,7 @@ func TestHealth(t *testing.T) {
 		a.passing.Lock()
 		a.order = []stage{{"links", func(context.Context, *pass) (work, error) { <-stuck; return work{}, errors.New("was stuck") }}}
 		a.passing.Unlock()
+		a.Wake()
 		time.Sleep(standstill + time.Minute)
 		if code := ask(); code != http.StatusServiceUnavailable {
 			t.Errorf("healthz of a loop that stands still = %d, want 503", code)

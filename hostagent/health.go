@@ -12,7 +12,7 @@ const standstill = 5 * time.Minute
 // health is the loop's pulse. The zero value is ready.
 type health struct {
 	mu    sync.Mutex
-	last  time.Time
+	last  time.Time // zero while it rests
 	where string
 	once  sync.Once
 }
@@ -22,6 +22,13 @@ func (h *health) beat(where string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.last, h.where = time.Now(), where
+}
+
+// rest notes that the loop waits for something to do: it may wait for long.
+func (h *health) rest() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.last = time.Time{}
 }
 
 // ready calls tell the first time.

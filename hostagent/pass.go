@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/bladenet/bladenet/bridges"
 	"github.com/bladenet/bladenet/hostagent/api"
 	"github.com/bladenet/bladenet/policy"
 	"github.com/bladenet/bladenet/policy/plan"
@@ -19,9 +20,10 @@ type pass struct {
 
 	held   map[policy.GuestName]string // guests that go no further in this pass, and why
 	closed string                      // why no port may join its bridge: the filter is not as wanted
+	seen   *bridges.State              // the links as observed last; nil as soon as a stage has done anything
 }
 
-// stage is one step of the written order. Each observes and plans anew, because the stages before it have changed things.
+// stage is one step of the written order. Each plans anew, from what it observes: the stages before it may have changed things.
 type stage struct {
 	name string
 	plan func(ctx context.Context, p *pass) (work, error)
@@ -69,6 +71,7 @@ func (a *Agent) walk(ctx context.Context, p *pass) outcome {
 		}
 		out.steps = append(out.steps, w.steps...)
 		if p.apply && w.apply != nil {
+			p.seen = nil
 			err = w.apply(ctx)
 		}
 		for _, step := range w.steps {

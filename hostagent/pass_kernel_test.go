@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -43,11 +44,14 @@ func (f *faultyFilter) Apply(ctx context.Context, steps []nft.Step) error {
 
 // recorder is a driver that runs nothing and notes what it was asked for.
 type recorder struct {
+	mu      sync.Mutex
 	created map[policy.GuestName]guests.Spec
 	started []policy.GuestName
 }
 
 func (r *recorder) Observe(context.Context) ([]guests.Observed, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	var out []guests.Observed
 	for _, s := range r.created {
 		o := guests.Observed{Spec: s, Phase: guests.Stopped, Cloned: true, Defined: true}
@@ -60,17 +64,23 @@ func (r *recorder) Observe(context.Context) ([]guests.Observed, error) {
 }
 
 func (r *recorder) Create(_ context.Context, s guests.Spec) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.created[s.Name] = s
 	return nil
 }
 
 func (r *recorder) Start(_ context.Context, name policy.GuestName) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.started = append(r.started, name)
 	return nil
 }
 
 func (r *recorder) Stop(context.Context, policy.GuestName, time.Duration) error { return nil }
 func (r *recorder) Destroy(_ context.Context, name policy.GuestName) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	delete(r.created, name)
 	return nil
 }
@@ -83,8 +93,8 @@ func (anyImage) Resolve(name string, _ policy.Driver) (string, error) {
 	return name + "-000000000000", nil
 }
 
-// namespaceWith makes a network namespace with one NIC and returns its path and a handle to it.
-func namespaceWith(t *testing.T, nic string) (string, *netlink.Handle) {
+// namespaceWith makes a network namespace with one NIC, or none where it has no name, and returns its path and a handle to it.
+func namespaceWith(t testing.TB, nic string) (string, *netlink.Handle) {
 	t.Helper()
 	type made struct {
 		path   string
@@ -112,6 +122,9 @@ func namespaceWith(t *testing.T, nic string) (string, *netlink.Handle) {
 		t.Fatal(m.err)
 	}
 	t.Cleanup(func() { close(done) })
+	if nic == "" {
+		return m.path, m.handle
+	}
 	if err := m.handle.LinkAdd(&netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Name: nic}}); err != nil {
 		t.Fatal(err)
 	}

@@ -41,14 +41,17 @@ func (a *Agent) attachLinks(ctx context.Context, p *pass) (work, error) {
 }
 
 func (a *Agent) links(ctx context.Context, p *pass, pick linkSteps) (work, error) {
-	have, err := a.cfg.Links.Observe(ctx)
-	if err != nil {
-		return work{}, err
+	if p.seen == nil {
+		have, err := a.cfg.Links.Observe(ctx)
+		if err != nil {
+			return work{}, err
+		}
+		p.seen = &have
 	}
 	var w work
 	var todo []bridges.Step
 	now := time.Now()
-	for _, s := range pick(bridges.Plan(bridges.Wanted(p.blade), have)) {
+	for _, s := range pick(bridges.Plan(bridges.Wanted(p.blade), *p.seen)) {
 		guest := policy.GuestName(s.Guest)
 		switch {
 		case s.Verb == plan.Blocked:
@@ -146,7 +149,7 @@ func (a *Agent) fillNamespaces(ctx context.Context, p *pass) (work, error) {
 			continue
 		}
 		todo = append(todo, func(ctx context.Context) error {
-			if err := inside.Apply(ctx, ns, steps); err != nil {
+			if err := a.fill(ctx, ns, steps); err != nil {
 				p.hold(g.Name, "its network namespace could not be filled")
 				return fmt.Errorf("fill %s: %w", g.Name, err)
 			}
