@@ -143,7 +143,7 @@ func killLosesNoRequest(t *testing.T, b *blade) {
 }
 
 // counted are the elements of the sets that traffic fills: who was dropped, and who is held to a limit.
-var counted = regexp.MustCompile(`(flags dynamic\s+)elements = \{[^}]*\}`)
+var counted = regexp.MustCompile(`(flags dynamic)\s+elements = \{[^}]*\}`)
 
 // ruleset lists the filter without what traffic changes in it.
 func ruleset(t *testing.T) string {
