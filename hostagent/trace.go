@@ -83,10 +83,11 @@ type follower struct {
 
 // following is one packet under way.
 type following struct {
-	steps  []api.TraceStep
-	header filter.Packet // of the last hook
-	last   nft.TraceStep
-	heard  time.Time
+	steps   []api.TraceStep
+	entered map[string]bool // hooks that it has come to, by table and chain
+	header  filter.Packet   // of the last hook
+	last    nft.TraceStep
+	heard   time.Time
 }
 
 // follow runs a trace and takes its steps until it ends; it ends it when enough packets were reported.
@@ -124,15 +125,22 @@ func (f *follower) follow(ctx context.Context, enough func(), trace func(func(nf
 // take adds a step to its packet. A drop ends the way.
 func (f *follower) take(s nft.TraceStep, now time.Time) {
 	p := f.open[s.Packet]
+	entered := s.Table + " " + s.Chain
+	if p != nil && s.Header != nil && p.entered[entered] {
+		// The kernel makes the number of a buffer's address and the flow: a new packet of the flow may have it again.
+		f.finish(s.Packet)
+		p = nil
+	}
 	if p == nil {
 		if len(f.open) >= traceWaiting {
 			return
 		}
-		p = &following{}
+		p = &following{entered: map[string]bool{}}
 		f.open[s.Packet] = p
 	}
 	if s.Header != nil {
 		p.header = *s.Header
+		p.entered[entered] = true
 	}
 	if len(p.steps) < traceMostHops {
 		p.steps = append(p.steps, api.TraceStep{Table: s.Table, Chain: s.Chain, Rule: s.Rule, Verdict: s.Verdict})

@@ -113,6 +113,24 @@ func TestTraceSaysWhatBecameOfEachPacketAndWhy(t *testing.T) {
 	})
 }
 
+// TestTraceTellsPacketsOfOneNumberApart follows two packets of a flow that the kernel numbers alike, because the second has the first one's buffer.
+func TestTraceTellsPacketsOfOneNumberApart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		got, err := traceOf(t, api.TraceRequest{Target: "203.0.113.10", Packets: 2}, func(ctx context.Context, _ nft.Traced, see func(nft.TraceStep)) error {
+			for range 2 {
+				for _, s := range request(1, 443, nft.TraceStep{Chain: "forward", Rule: "accept", Verdict: "accept"}) {
+					see(s)
+				}
+			}
+			<-ctx.Done()
+			return nil
+		})
+		if err != nil || len(got) != 2 || len(got[0].Steps) != 2 || len(got[1].Steps) != 2 {
+			t.Errorf("%v and %v, want two packets of two steps", got, err)
+		}
+	})
+}
+
 // TestTraceEnds ends by number, by time, and by the kernel's own error.
 func TestTraceEnds(t *testing.T) {
 	flood := func(ctx context.Context, _ nft.Traced, see func(nft.TraceStep)) error {
