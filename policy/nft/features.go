@@ -18,6 +18,7 @@ const probeTable = "bladenet_probe"
 // feature is something that the rules need of the kernel, and the rule that shows it.
 type feature struct {
 	needs  string // kernel module
+	on     string // the module below it: without that one, it is not tried
 	does   string
 	family filter.Family
 	rule   filter.Rule
@@ -29,27 +30,33 @@ func features() []feature {
 	accept := filter.Decide{Kind: filter.Accept}
 	name := make([]byte, 16)
 	copy(name, "none")
-	count := filter.Meter{Field: filter.InPort, Set: "ports", Connections: 1}
+	count := filter.Meter{Field: filter.EtherSource, Set: "senders", Connections: 1}
 	established := filter.Match{Field: filter.ConnState, Value: []byte{2, 0, 0, 0}}
 	return []feature{
-		{"nf_tables", "rules in the bridge family", filter.Bridge, statements(filter.Match{Field: filter.InPort, Value: name}, accept)},
-		{"nft_meta_bridge", "meta ibrname in the bridge family", filter.Bridge, statements(filter.Match{Field: filter.InBridge, Value: name}, accept)},
-		{"nf_conntrack_bridge", "ct state in the bridge family", filter.Bridge, statements(established, accept)},
-		{"nft_ct", "notrack in the bridge family", filter.Bridge, statements(filter.Notrack{})},
-		{"nft_limit", "limit in the bridge family", filter.Bridge, statements(filter.Limit{PerSecond: 1, Burst: 1}, accept)},
-		{"nft_connlimit", "ct count in the bridge family", filter.Bridge, statements(count, accept)},
-		{"nft_ct", "ct state in the inet family", filter.Inet, statements(established, accept)},
+		{"nf_tables", "", "rules in the bridge family", filter.Bridge, statements(accept)},
+		{"nft_meta_bridge", "nf_tables", "meta ibrname in the bridge family", filter.Bridge, statements(filter.Match{Field: filter.InBridge, Value: name}, accept)},
+		{"nft_ct", "nf_tables", "notrack in the bridge family", filter.Bridge, statements(filter.Notrack{})},
+		{"nf_conntrack_bridge", "nft_ct", "ct state in the bridge family", filter.Bridge, statements(established, accept)},
+		{"nft_limit", "nf_tables", "limit in the bridge family", filter.Bridge, statements(filter.Limit{PerSecond: 1, Burst: 1}, accept)},
+		{"nft_connlimit", "nf_conntrack_bridge", "ct count in the bridge family", filter.Bridge, statements(count, accept)},
+		{"nft_ct", "nft_ct", "ct state in the inet family", filter.Inet, statements(established, accept)},
 	}
 }
 
 // Features tries what the rules and links need of the kernel, one thing after the other, and says for each that is missing which
-// module has it. It leaves nothing behind.
+// module has it; what is built on something that is missing is not tried. It leaves nothing behind.
 func (k *Kernel) Features(ctx context.Context) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	var missing []error
+	absent := map[string]bool{}
 	for _, f := range features() {
+		if absent[f.on] {
+			absent[f.needs] = true
+			continue
+		}
 		if err := k.probe(ctx, f); err != nil {
+			absent[f.needs] = true
 			missing = append(missing, needs(f.needs, f.does, err))
 		}
 	}
