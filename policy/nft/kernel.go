@@ -18,6 +18,14 @@ type Kernel struct {
 	send      *socket         // batches
 	tracked   *netlink.Handle // conntrack
 	namespace string
+	seen      seen
+}
+
+// seen is what the last dump found, and the ruleset's generation then: the kernel counts every transaction, whoever sends it.
+type seen struct {
+	generation uint32
+	state      State
+	valid      bool
 }
 
 // NewKernel connects to the nftables of a network namespace, given by the path of its file (/run/netns/NAME); with no path, of

@@ -32,6 +32,9 @@ type tableState struct {
 	static   []part
 	elements map[string]map[filter.Element]bool
 	counts   counts
+
+	table   *nftables.Table
+	dynamic []*nftables.Set // those that count
 }
 
 // part is a counter, set, chain or rule, and all of it that we manage.
@@ -57,7 +60,7 @@ func ourTables() []tableName {
 // observeAttempts bounds how often a dump is repeated because somebody changed the ruleset meanwhile.
 const observeAttempts = 10
 
-// Observe reads our tables back, as of one generation of the ruleset.
+// Observe reads our tables back, as of one generation of the ruleset. Of a generation that was read before only counters are read again.
 func (k *Kernel) Observe(ctx context.Context) (State, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -73,7 +76,12 @@ func (k *Kernel) observe(ctx context.Context) (State, error) {
 		if err != nil {
 			return State{}, fmt.Errorf("read generation: %w", err)
 		}
-		state, err := k.dump()
+		var state State
+		if k.seen.valid && k.seen.generation == before.ID {
+			state, err = k.recount(k.seen.state)
+		} else {
+			state, err = k.dump()
+		}
 		if errors.Is(err, unix.EINTR) || errors.Is(err, unix.ENOENT) {
 			continue // somebody changed it under the dump
 		}
@@ -85,6 +93,7 @@ func (k *Kernel) observe(ctx context.Context) (State, error) {
 			return State{}, fmt.Errorf("read generation: %w", err)
 		}
 		if before.ID == after.ID {
+			k.seen = seen{generation: before.ID, state: state, valid: true}
 			return state, nil
 		}
 	}
@@ -112,18 +121,41 @@ func (k *Kernel) dump() (State, error) {
 	return state, nil
 }
 
-func (k *Kernel) dumpTable(table *nftables.Table) (tableState, error) {
-	t := tableState{
-		elements: map[string]map[filter.Element]bool{},
-		counts:   counts{named: map[string]count{}, hits: map[string]map[string]count{}},
+// recount reads the counters of tables that are otherwise known.
+func (k *Kernel) recount(known State) (State, error) {
+	state := State{tables: map[tableName]tableState{}}
+	for name, t := range known.tables {
+		t.counts = newCounts()
+		if _, err := k.dumpObjects(&t); err != nil {
+			return State{}, fmt.Errorf("read table %s: %w", name, err)
+		}
+		for _, s := range t.dynamic {
+			elements, err := k.read.GetSetElements(s)
+			if err != nil {
+				return State{}, fmt.Errorf("read table %s: list elements of set %s: %w", name, s.Name, err)
+			}
+			t.counts.hits[s.Name] = observedHits(elements)
+		}
+		state.tables[name] = t
 	}
-	if err := k.dumpObjects(table, &t); err != nil {
+	return state, nil
+}
+
+func newCounts() counts {
+	return counts{named: map[string]count{}, hits: map[string]map[string]count{}}
+}
+
+func (k *Kernel) dumpTable(table *nftables.Table) (tableState, error) {
+	t := tableState{elements: map[string]map[filter.Element]bool{}, counts: newCounts(), table: table}
+	objects, err := k.dumpObjects(&t)
+	if err != nil {
 		return t, err
 	}
+	t.static = objects
 	if err := k.dumpSets(table, &t); err != nil {
 		return t, err
 	}
-	err := k.dumpChains(table, &t)
+	err = k.dumpChains(table, &t)
 	slices.SortStableFunc(t.static, compareParts)
 	return t, err
 }
@@ -131,11 +163,13 @@ func (k *Kernel) dumpTable(table *nftables.Table) (tableState, error) {
 // compareParts sorts by kind and name; the rules of a chain keep their order.
 func compareParts(a, b part) int { return cmp.Compare(a.object, b.object) }
 
-func (k *Kernel) dumpObjects(table *nftables.Table, t *tableState) error {
-	objects, err := k.read.GetNamedObjects(table)
+// dumpObjects reads a table's named counters and returns what of them is static.
+func (k *Kernel) dumpObjects(t *tableState) ([]part, error) {
+	objects, err := k.read.GetNamedObjects(t.table)
 	if err != nil {
-		return fmt.Errorf("list counters: %w", err)
+		return nil, fmt.Errorf("list counters: %w", err)
 	}
+	var out []part
 	for _, o := range objects {
 		named, ok := o.(*nftables.NamedObj)
 		if !ok {
@@ -143,13 +177,13 @@ func (k *Kernel) dumpObjects(table *nftables.Table, t *tableState) error {
 		}
 		c, ok := named.Obj.(*expr.Counter)
 		if !ok {
-			t.static = append(t.static, part{object: "object " + named.Name})
+			out = append(out, part{object: "object " + named.Name})
 			continue
 		}
-		t.static = append(t.static, counterPart(named.Name))
+		out = append(out, counterPart(named.Name))
 		t.counts.named[named.Name] = count{c.Packets, c.Bytes}
 	}
-	return nil
+	return out, nil
 }
 
 func (k *Kernel) dumpSets(table *nftables.Table, t *tableState) error {
@@ -166,6 +200,7 @@ func (k *Kernel) dumpSets(table *nftables.Table, t *tableState) error {
 		}
 		if s.Dynamic {
 			t.counts.hits[s.Name] = observedHits(elements)
+			t.dynamic = append(t.dynamic, s)
 			continue
 		}
 		t.elements[s.Name] = observedElements(elements)
