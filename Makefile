@@ -14,7 +14,7 @@ LEVELS := kernel,lab
 # Packages with tests that need a blade's kernel.
 KERNEL = $(shell grep -rlE "^//go:build kernel" --include=*_test.go bridges cmd guests hostagent packaging policy test/bench | xargs -n1 dirname | sort -u | sed "s|^|./|")
 
-.PHONY: help deps build images demo test lint unit kernel e2e differential bench bench-deps fuzz clean
+.PHONY: help deps build images package demo test lint unit kernel e2e crash differential bench bench-deps fuzz clean
 
 help: ## what there is
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -65,6 +65,12 @@ differential: images ## 111 000 drawn packets through Judge and a blade's kernel
 	bin/lab down --name $(LAB)-differential
 	trap 'bin/lab down --name $(LAB)-differential' EXIT; bin/lab up --name $(LAB)-differential && bin/lab test --name $(LAB)-differential --run '^$$' ./policy/nft && \
 	  bin/lab exec --name $(LAB)-differential -- sh -c 'cd /lab/src/policy/nft && exec ../../build/kerneltests/policy_nft.test -test.v -test.run AgreesWithKernel -test.timeout 1h -packets $(PACKETS) -fleets $(FLEETS)' </dev/null
+
+crash: build ## kill the agent after every single step of bringing a blade up and of ten changes, in the lab; takes long
+	mkdir -p build/kerneltests && $(GO) test -c -tags $(TAGS),kernel -o build/kerneltests/hostagent.test ./hostagent
+	bin/lab down --name $(LAB)-crash
+	trap 'bin/lab down --name $(LAB)-crash' EXIT; bin/lab up --name $(LAB)-crash && bin/lab exec --name $(LAB)-crash -- sh -c \
+	  'cd /lab/src/hostagent && BLADENET_CRASH_EVERY_STEP=1 ../build/kerneltests/hostagent.test -test.v -test.timeout 2h -test.run TestAKillAfterAnyStep'
 
 BENCH ?=
 bench: images bench-deps ## rows of docs/performance.md against their peers, to build/bench.json; BENCH=P1,R2 chooses

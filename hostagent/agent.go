@@ -127,6 +127,7 @@ func New(cfg Config) (*Agent, error) {
 	a := &Agent{
 		cfg: cfg, log: cfg.Log.With("blade", cfg.Blade), revisions: store, wakeC: make(chan struct{}, 1), verifyFor: verifyTimeout,
 		meters: newMeters(), fights: &fights{each: map[string]*fight{}},
+		life: context.Background(), // until Run begins: the socket may answer a moment before
 	}
 	if a.journal, err = journal.Open(filepath.Join(cfg.State, "journal")); err != nil {
 		a.log.Warn("the journal is kept in memory only", "err", err)

@@ -17,7 +17,7 @@ const (
 	firstSpace   = 2 * time.Second
 	lastSpace    = time.Minute
 	// The filter is never left open for long, whoever opens it: its repairs are spaced this far and no further.
-	filterSpace = time.Second
+	filterSpace = 500 * time.Millisecond
 )
 
 // fights tells an object that a stranger changes again and again from one that was changed once, and spaces its repairs.

@@ -50,7 +50,7 @@ func TestAStrangerIsRepairedThenFought(t *testing.T) {
 		longest       time.Duration // that the stranger has his way
 	}{
 		{"links", 10, 25, lastSpace + 2*time.Second},
-		{"filter", 300, 620, 2 * filterSpace},
+		{"filter", 500, 1250, 2 * filterSpace},
 	} {
 		t.Run(c.subsystem, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

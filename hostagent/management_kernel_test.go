@@ -41,6 +41,22 @@ func insideOf(t *testing.T, path string, do func() error) {
 	}
 }
 
+// neighbour makes a namespace and a link from the blade's NIC near to its own far, and returns its path and a handle to it.
+func neighbour(t *testing.T, blade *netlink.Handle, near, far string) (string, *netlink.Handle) {
+	t.Helper()
+	path, there := namespaceWith(t, "")
+	ns, err := netns.GetFromPath(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ns.Close()
+	pair := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: near}, PeerName: far, PeerNamespace: netlink.NsFd(ns)}
+	if err := blade.LinkAdd(pair); err != nil {
+		t.Fatal(err)
+	}
+	return path, there
+}
+
 // operator is a namespace beside the blade's, joined to its management NIC, and a listener on the blade's port 22.
 type operator struct {
 	path string
@@ -49,16 +65,7 @@ type operator struct {
 
 func newOperator(t *testing.T, bladePath string, blade *netlink.Handle) operator {
 	t.Helper()
-	path, there := namespaceWith(t, "unused")
-	ns, err := netns.GetFromPath(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ns.Close()
-	pair := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "eno2"}, PeerName: "op0", PeerNamespace: netlink.NsFd(ns)}
-	if err := blade.LinkAdd(pair); err != nil {
-		t.Fatal(err)
-	}
+	path, there := neighbour(t, blade, "eno2", "op0")
 	for name, h := range map[string]*netlink.Handle{"eno2": blade, "op0": there} {
 		l, err := h.LinkByName(name)
 		if err != nil {
