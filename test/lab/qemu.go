@@ -28,7 +28,8 @@ const kernelLine = "console=ttyS0 maxcpus=1 loglevel=5 oops=panic panic=-1 net.i
 
 // qemuArgs is the command line of a lab's machine.
 func qemuArgs(l *Lab, s spec) []string {
-	cpu, accel := "max", "tcg,thread=multi,tb-size=512"
+	// Four levels of page tables: a guest of the machine has every level of its own walked through those of the machine.
+	cpu, accel := "max,la57=off", "tcg,thread=multi,tb-size=512"
 	if s.Accel == "kvm" {
 		cpu, accel = "host", "kvm"
 	}
