@@ -85,6 +85,7 @@ type Agent struct {
 	revisions history
 	reading   reading
 	stopped   *stopped
+	limits    limits
 	directors *directors
 	backoff   guests.Backoff
 	order     []stage
@@ -175,6 +176,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		}
 	}
 	a.watch(ctx)
+	go a.watchLimits(ctx)
 	go (&alert.Sender{Blade: a.cfg.Blade, Current: a.wrong, Webhooks: a.webhooks, Log: a.log}).Run(ctx)
 	a.resume(ctx)
 	retry := firstRetry

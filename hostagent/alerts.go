@@ -14,7 +14,7 @@ import (
 // patience is how long something may wait before people are told: most of it is over at the next pass.
 const patience = 30 * time.Second
 
-// wrong is what people should know of: what the blade's directors say, and what has waited long.
+// wrong is what people should know of: what the blade's directors say, guests beyond their limits, and what has waited long.
 func (a *Agent) wrong() []alert.Alert {
 	blade := a.wantedNow().blade
 	var out []alert.Alert
@@ -31,6 +31,7 @@ func (a *Agent) wrong() []alert.Alert {
 			out = append(out, directorAlerts(g, blade.Site, answer.status)...)
 		}
 	}
+	out = append(out, limitAlerts(a.limits.exceeded(), blade.Guests, blade.Site)...)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, w := range a.waiting {

@@ -192,6 +192,9 @@ func TestTexts(t *testing.T) {
 		"director d1 (tertre): does not answer its blade: connection timed out, since 2026-03-01T12:00:00Z": {
 			Kind: DirectorSilent, Director: "d1", Site: "tertre", Reason: "connection timed out", Since: at,
 		},
+		"guest www-1 (tertre): port www-1.0 loses packets to a limit: conn-limit, since 2026-03-01T12:00:00Z": {
+			Kind: Limited, Guest: "www-1", Site: "tertre", Object: "port www-1.0", Reason: "conn-limit", Since: at,
+		},
 		"container www-1: waits: no image, since 2026-03-01T12:00:00Z": {Kind: Waiting, Object: "container www-1", Reason: "no image", Since: at},
 	} {
 		if got := a.String(); got != want {

@@ -20,6 +20,7 @@ const (
 	ServiceDown    Kind = "service-down"     // fewer real servers are up than its quorum needs
 	VIPWithdrawn   Kind = "vip-withdrawn"    // no service of it answers at that director
 	DirectorSilent Kind = "director-silent"  // its helper does not answer the blade
+	Limited        Kind = "guest-limited"    // one of its ports loses packets to a limit
 	Waiting        Kind = "waiting"          // the blade is not as its policy says, and why
 )
 
@@ -41,7 +42,8 @@ type Alert struct {
 	RealServer policy.GuestName   `json:"real_server,omitempty"`
 	Site       policy.SiteName    `json:"site,omitempty"` // of the real server, else of the director
 	Director   policy.GuestName   `json:"director,omitempty"`
-	Object     string             `json:"object,omitempty"` // of a waiting step
+	Guest      policy.GuestName   `json:"guest,omitempty"`  // that is limited
+	Object     string             `json:"object,omitempty"` // its port, or that of a waiting step
 	Reason     string             `json:"reason,omitempty"`
 	Since      time.Time          `json:"since"`
 	Text       string             `json:"text"` // all of it, for people
@@ -62,11 +64,12 @@ type key struct {
 	service          policy.ServiceName
 	vips             string
 	server, director policy.GuestName
+	guest            policy.GuestName
 	object           string
 }
 
 func (a Alert) key() key {
-	return key{a.Kind, a.Service, join(a.VIPs), a.RealServer, a.Director, a.Object}
+	return key{a.Kind, a.Service, join(a.VIPs), a.RealServer, a.Director, a.Guest, a.Object}
 }
 
 func join(addrs []netip.Addr) string {
@@ -80,7 +83,7 @@ func join(addrs []netip.Addr) string {
 func compare(a, b Alert) int {
 	return cmp.Or(
 		-cmp.Compare(a.State, b.State), cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Service, b.Service), slices.CompareFunc(a.VIPs, b.VIPs, netip.Addr.Compare),
-		cmp.Compare(a.RealServer, b.RealServer), cmp.Compare(a.Director, b.Director), cmp.Compare(a.Object, b.Object),
+		cmp.Compare(a.RealServer, b.RealServer), cmp.Compare(a.Director, b.Director), cmp.Compare(a.Guest, b.Guest), cmp.Compare(a.Object, b.Object),
 	)
 }
 
@@ -103,6 +106,8 @@ func (a Alert) String() string {
 		fmt.Fprintf(&b, "VIP%s: withdrawn by director %s (%s)", strings.TrimPrefix(where, " at"), a.Director, a.Site)
 	case DirectorSilent:
 		fmt.Fprintf(&b, "director %s (%s): does not answer its blade", a.Director, a.Site)
+	case Limited:
+		fmt.Fprintf(&b, "guest %s (%s): %s loses packets to a limit", a.Guest, a.Site, a.Object)
 	default:
 		fmt.Fprintf(&b, "%s: waits", a.Object)
 	}
