@@ -14,7 +14,7 @@ LEVELS := kernel,lab
 # Packages with tests that need a blade's kernel.
 KERNEL = $(shell grep -rlE "^//go:build kernel" --include=*_test.go bridges cmd guests hostagent packaging policy test/bench | xargs -n1 dirname | sort -u | sed "s|^|./|")
 
-.PHONY: help deps build images package demo test lint unit kernel e2e crash differential bench bench-deps fuzz clean
+.PHONY: help deps build images package demo test lint unit kernel e2e failover crash differential bench bench-deps fuzz clean
 
 help: ## what there is
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -56,8 +56,13 @@ e2e: images ## the product as a user has it, and the lab itself
 	trap 'bin/lab down --name $(LAB)-e2e' EXIT; bin/lab up --name $(LAB)-e2e && bin/lab test --name $(LAB)-e2e -v --timeout 20m ./test/e2e
 	bin/lab down --name $(LAB)-two
 	trap 'bin/lab down --name $(LAB)-two' EXIT; bin/lab up --name $(LAB)-two --blades 2 --fleet test/fleets/two-blades --agent && \
-	bin/lab test --name $(LAB)-two --in machine -v --timeout 15m ./test/e2e/twoblades
+	bin/lab test --name $(LAB)-two --in machine -v --run TestDirectReturn --timeout 15m ./test/e2e/twoblades
 	$(GO) test -tags lab ./test/lab/...
+
+failover: images ## kill a director under 200 sessions, over two blades in the lab
+	bin/lab down --name $(LAB)-failover
+	trap 'bin/lab down --name $(LAB)-failover' EXIT; bin/lab up --name $(LAB)-failover --blades 2 --fleet test/fleets/two-blades --agent && \
+	bin/lab test --name $(LAB)-failover --in machine -v --run TestADirectorDies --timeout 15m ./test/e2e/twoblades
 
 PACKETS ?= 6000
 FLEETS ?= 25

@@ -31,7 +31,6 @@ func TestDirectReturn(t *testing.T) {
 		{"a path with a smaller MTU", smallerMTU},
 		{"datagrams in fragments", datagramsInFragments},
 		{"fragments to a VIP without UDP", fragmentsWithoutUDP},
-		{"a director dies and its sessions go on", directorDies},
 	} {
 		t.Run(part.name, part.run)
 	}
