@@ -222,7 +222,7 @@ func (c *change) everywhere(*GuestEntry) bool { return true }
 
 func (c *change) ofZone(g *GuestEntry) bool { return c.inZone(g.Blade) }
 
-// peers lists the interfaces of the zone's guests that differ, by guest, then interface.
+// freshPeers lists the interfaces of the zone's guests that differ, by guest, then interface.
 func (c *change) freshPeers() []Peer {
 	var out []Peer
 	for _, g := range c.after {
