@@ -149,10 +149,9 @@ func details(w Spec) []string {
 }
 
 func step(s Spec, verb plan.Verb, detail []string, reason string) Step {
-	kind := map[policy.Driver]string{policy.DriverKVM: "domain ", policy.DriverLXC: "container "}[s.Driver]
 	return Step{
 		Step: plan.Step{
-			Subsystem: "guests", Verb: verb, Object: kind + string(s.Name), Guest: string(s.Name),
+			Subsystem: "guests", Verb: verb, Object: s.Object(), Guest: string(s.Name),
 			Detail: detail, Reason: reason,
 		},
 		Driver: s.Driver, Name: s.Name, Spec: s,

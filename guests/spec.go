@@ -43,6 +43,12 @@ func Define(g policy.Guest, image string) Spec {
 	return s
 }
 
+// Object names the guest as plans do: domain dir-1, container www-1.
+func (s Spec) Object() string {
+	kind := map[policy.Driver]string{policy.DriverKVM: "domain ", policy.DriverLXC: "container "}[s.Driver]
+	return kind + string(s.Name)
+}
+
 // Changes says in words what differs from s in the definition w, one entry a field; none means equal.
 func (s Spec) Changes(w Spec) []string {
 	var out []string

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/bladenet/bladenet/guests/channel"
@@ -49,34 +50,38 @@ func (a *Agent) wrong() []alert.Alert {
 // directorAlerts is what is wrong in one director's answer. A server that is down on several VIPs and ports of a service is one
 // alert that names them all.
 func directorAlerts(g policy.Guest, site policy.SiteName, s channel.Status) []alert.Alert {
+	type subject struct {
+		kind    alert.Kind
+		service policy.ServiceName
+		server  policy.GuestName
+	}
 	var out []alert.Alert
+	at := map[subject]int{}
 	merge := func(a alert.Alert) {
 		a.Director = g.Name
-		i := slices.IndexFunc(out, func(x alert.Alert) bool {
-			return x.Kind == a.Kind && x.Service == a.Service && x.RealServer == a.RealServer && (a.Kind != alert.VIPWithdrawn || slices.Equal(x.VIPs, a.VIPs))
-		})
-		if i < 0 {
+		x := subject{a.Kind, a.Service, a.RealServer}
+		i, known := at[x]
+		if !known {
+			at[x] = len(out)
 			out = append(out, a)
-			return
-		}
-		if !slices.Contains(out[i].VIPs, a.VIPs[0]) {
+		} else if !slices.Contains(out[i].VIPs, a.VIPs[0]) {
 			out[i].VIPs = append(out[i].VIPs, a.VIPs[0])
 		}
 	}
-	sites := sitesOf(g.Balancer)
+	sites := sync.OnceValue(func() map[policy.GuestName]policy.SiteName { return sitesOf(g.Balancer) }) // most of the time nobody asks
 	for _, v := range s.Services {
 		if !v.Up {
 			merge(alert.Alert{Kind: alert.ServiceDown, Service: v.Service, VIPs: []netip.Addr{v.VIP}, Site: site, Reason: "too few real servers are up"})
 		}
 		for _, d := range v.Destinations {
 			if !d.Up && strings.HasPrefix(d.Reason, "down") {
-				merge(alert.Alert{Kind: alert.ServerDown, Service: v.Service, VIPs: []netip.Addr{v.VIP}, RealServer: d.Guest, Site: sites[d.Guest], Reason: d.Reason})
+				merge(alert.Alert{Kind: alert.ServerDown, Service: v.Service, VIPs: []netip.Addr{v.VIP}, RealServer: d.Guest, Site: sites()[d.Guest], Reason: d.Reason})
 			}
 		}
 	}
 	for _, v := range s.VIPs {
 		if !v.Up {
-			merge(alert.Alert{Kind: alert.VIPWithdrawn, VIPs: []netip.Addr{v.Address}, Site: site, Reason: v.Reason})
+			out = append(out, alert.Alert{Kind: alert.VIPWithdrawn, VIPs: []netip.Addr{v.Address}, Director: g.Name, Site: site, Reason: v.Reason})
 		}
 	}
 	return out

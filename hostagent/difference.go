@@ -67,10 +67,10 @@ func compare(from, to []object) (removed, changed []plan.Step) {
 func guestObjects(b policy.Blade) []object {
 	var out []object
 	for _, g := range b.Guests {
-		kind := map[policy.Driver]string{policy.DriverKVM: "domain ", policy.DriverLXC: "container "}[g.Driver]
+		spec := guests.Define(g, g.Image) // the name of an image stands for whichever is newest
 		out = append(out, object{
-			step:    plan.Step{Subsystem: "guests", Object: kind + string(g.Name), Guest: string(g.Name)},
-			body:    guests.Define(g, g.Image), // the name of an image stands for whichever is newest
+			step:    plan.Step{Subsystem: "guests", Object: spec.Object(), Guest: string(g.Name)},
+			body:    spec,
 			changes: func(from, to any) []string { return from.(guests.Spec).Changes(to.(guests.Spec)) },
 		})
 	}
