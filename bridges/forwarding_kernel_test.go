@@ -17,16 +17,7 @@ import (
 // TestAGuestStealsNoAddress sends frames with another guest's MAC to 01:80:c2:00:00:0e from the guest www-1 and from the trunk's side.
 // The bridge learns from these before any rule sees them; the other guest must go on getting its frames all the same.
 func TestAGuestStealsNoAddress(t *testing.T) {
-	k := newKernel(t)
-	addForeign(t, k, "trunk0", "veth")
-	want := portSpec()
-	want.Namespaces = []policy.GuestName{"www-1", "www-2"}
-	want.Ports = []Port{testPort("www-1.0", KindVeth, "www-1", "eth0", "br130", 3), testPort("www-2.0", KindVeth, "www-2", "eth0", "br130", 5)}
-	mustConverge(t, k, want)
-	have := observe(t, k)
-	thief, victim := have.Links["www-1.0"].Inside, have.Links["www-2.0"].Inside
-	up(t, inGuest(k), thief.Index)
-	up(t, NewKernel(Options{Namespace: k.path("www-2")}), victim.Index)
+	k, want, thief, victim := twoGuests(t)
 	hear := wire(t, k.path("www-2"))
 	speak := wire(t, k.path("www-1"))
 
@@ -44,16 +35,7 @@ func TestAGuestStealsNoAddress(t *testing.T) {
 
 // TestUnknownUnicastStaysOut sends a frame to an address that nobody has: no other guest gets it.
 func TestUnknownUnicastStaysOut(t *testing.T) {
-	k := newKernel(t)
-	addForeign(t, k, "trunk0", "veth")
-	want := portSpec()
-	want.Namespaces = []policy.GuestName{"www-1", "www-2"}
-	want.Ports = []Port{testPort("www-1.0", KindVeth, "www-1", "eth0", "br130", 3), testPort("www-2.0", KindVeth, "www-2", "eth0", "br130", 5)}
-	mustConverge(t, k, want)
-	have := observe(t, k)
-	from, other := have.Links["www-1.0"].Inside, have.Links["www-2.0"].Inside
-	up(t, inGuest(k), from.Index)
-	up(t, NewKernel(Options{Namespace: k.path("www-2")}), other.Index)
+	k, _, from, other := twoGuests(t)
 	hear, speak := wire(t, k.path("www-2")), wire(t, k.path("www-1"))
 	nobody := policy.MAC{2, 9, 9, 9, 9, 9}
 	emit(t, speak, from.Index, frame(nobody[:], from.MAC, experimental, 1))
@@ -61,6 +43,22 @@ func TestUnknownUnicastStaysOut(t *testing.T) {
 	if got := heard(t, hear, nobody); got != 0 {
 		t.Errorf("a guest got %d frames for nobody", got)
 	}
+}
+
+// twoGuests makes a bridge with the ports of www-1 and www-2, whose own ends are up.
+func twoGuests(t *testing.T) (k *Kernel, want Spec, first, second End) {
+	t.Helper()
+	k = newKernel(t)
+	addForeign(t, k, "trunk0", "veth")
+	want = portSpec()
+	want.Namespaces = []policy.GuestName{"www-1", "www-2"}
+	want.Ports = []Port{testPort("www-1.0", KindVeth, "www-1", "eth0", "br130", 3), testPort("www-2.0", KindVeth, "www-2", "eth0", "br130", 5)}
+	mustConverge(t, k, want)
+	have := observe(t, k)
+	first, second = have.Links["www-1.0"].Inside, have.Links["www-2.0"].Inside
+	up(t, inGuest(k), first.Index)
+	up(t, NewKernel(Options{Namespace: k.path("www-2")}), second.Index)
+	return k, want, first, second
 }
 
 // up sets a guest's end up and waits until it carries frames.

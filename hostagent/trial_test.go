@@ -124,6 +124,16 @@ func trialAgent(t *testing.T, dir string, w *world) *Agent {
 	return a
 }
 
+// firstRevision returns an agent of a world that is as its first revision says, and the folder of its policy.
+func firstRevision(t *testing.T, w *world) (a *Agent, same *world, dir string) {
+	t.Helper()
+	dir = t.TempDir()
+	writePolicy(t, dir)
+	a = trialAgent(t, dir, w)
+	applied(t, a, 0)
+	return a, w, dir
+}
+
 // writePolicy makes the demo's fleet the policy folder, with services of these names beside its own.
 func writePolicy(t *testing.T, dir string, services ...string) {
 	t.Helper()
@@ -183,10 +193,7 @@ func expectWorld(t *testing.T, a *Agent, w *world, has, revisions string) {
 
 func TestAConfirmedRevisionStays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		dir, w := t.TempDir(), &world{}
-		writePolicy(t, dir)
-		a := trialAgent(t, dir, w)
-		applied(t, a, 0)
+		a, w, dir := firstRevision(t, &world{})
 		writePolicy(t, dir, "shop")
 		applied(t, a, time.Minute)
 		expectWorld(t, a, w, "shop www", "1 followed, 2 on trial")
@@ -244,10 +251,7 @@ func TestTheWindowOutlivesTheAgent(t *testing.T) {
 		{time.Hour, "www", "1 followed, 2 returned from, 3 in force"},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			dir, w := t.TempDir(), &world{}
-			writePolicy(t, dir)
-			a := trialAgent(t, dir, w)
-			applied(t, a, 0)
+			a, w, dir := firstRevision(t, &world{})
 			writePolicy(t, dir, "shop")
 			applied(t, a, 2*time.Minute)
 			time.Sleep(c.away) // the agent is dead
@@ -268,10 +272,7 @@ func TestTheWindowOutlivesTheAgent(t *testing.T) {
 
 func TestARevisionThatDoesNotVerifyIsReturnedFrom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		dir, w := t.TempDir(), &world{refuse: "shop"}
-		writePolicy(t, dir)
-		a := trialAgent(t, dir, w)
-		applied(t, a, 0)
+		a, w, dir := firstRevision(t, &world{refuse: "shop"})
 		writePolicy(t, dir, "shop")
 		begin := time.Now()
 		err := a.Apply(t.Context(), api.ApplyRequest{}, silent)
@@ -400,10 +401,7 @@ func TestRollback(t *testing.T) {
 
 func TestSpawnAndDestroyWaitForATrialAndForTheFolder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		dir, w := t.TempDir(), &world{}
-		writePolicy(t, dir)
-		a := trialAgent(t, dir, w)
-		applied(t, a, 0)
+		a, w, dir := firstRevision(t, &world{})
 		spawn := func() error {
 			return a.Spawn(t.Context(), api.SpawnRequest{Role: policy.RoleRealServer, Names: []policy.GuestName{"www-1"}, Services: []policy.ServiceName{"www"}, Image: "web"}, silent)
 		}
@@ -438,10 +436,7 @@ func (fullDisk) Update(revision.Revision) error { return errNoSpace }
 
 func TestAFullDiskDoesNotStopTheReturn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		dir, w := t.TempDir(), &world{}
-		writePolicy(t, dir)
-		a := trialAgent(t, dir, w)
-		applied(t, a, 0)
+		a, w, dir := firstRevision(t, &world{})
 		writePolicy(t, dir, "shop")
 		applied(t, a, time.Minute)
 		time.Sleep(2 * time.Minute)
@@ -457,10 +452,7 @@ func TestAFullDiskDoesNotStopTheReturn(t *testing.T) {
 }
 
 func TestPlanBetweenRevisions(t *testing.T) {
-	dir, w := t.TempDir(), &world{}
-	writePolicy(t, dir)
-	a := trialAgent(t, dir, w)
-	applied(t, a, 0)
+	a, w, dir := firstRevision(t, &world{})
 	writePolicy(t, dir, "shop")
 	applied(t, a, 0)
 	there, err := a.Plan(t.Context(), api.PlanRequest{From: 1, Revision: 2})

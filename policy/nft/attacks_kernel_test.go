@@ -75,21 +75,10 @@ func (x *bench) counted(k *Kernel, a filtertest.Attack) uint64 {
 func (x *bench) leaked(frame []byte, quiet time.Duration) []string {
 	x.t.Helper()
 	var ports []string
-	buf := make([]byte, 4096)
-	for {
-		n, from, err := unix.Recvfrom(x.fd, buf, 0)
-		if errors.Is(err, unix.EAGAIN) {
-			ready, err := unix.Poll([]unix.PollFd{{Fd: int32(x.fd), Events: unix.POLLIN}}, int(quiet.Milliseconds()))
-			if err == nil && ready == 0 {
-				return ports
-			}
-			continue
-		}
-		x.must(err)
-		ll := from.(*unix.SockaddrLinklayer)
-		port, ours := x.near[ll.Ifindex]
-		if ours && ll.Pkttype != unix.PACKET_OUTGOING && n >= 40 && slices.Equal(buf[n-40:n], frame[len(frame)-40:]) {
+	x.hear(quiet, func(port string, heard []byte) {
+		if n := len(heard); n >= 40 && slices.Equal(heard[n-40:], frame[len(frame)-40:]) {
 			ports = append(ports, port)
 		}
-	}
+	})
+	return ports
 }

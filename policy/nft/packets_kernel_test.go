@@ -139,22 +139,31 @@ func (x *bench) send(p filter.Packet, mark uint16) {
 func (x *bench) received(quiet time.Duration) map[uint16][]string {
 	x.t.Helper()
 	out := map[uint16][]string{}
+	x.hear(quiet, func(port string, frame []byte) {
+		if mark, ok := filter.MarkOf(frame); ok {
+			out[mark] = append(out[mark], port)
+		}
+	})
+	return out
+}
+
+// hear hands over each frame that has come out of one of our ports, until nothing has come for a while.
+func (x *bench) hear(quiet time.Duration, each func(port string, frame []byte)) {
+	x.t.Helper()
 	buf := make([]byte, 4096)
 	for {
 		n, from, err := unix.Recvfrom(x.fd, buf, 0)
 		if errors.Is(err, unix.EAGAIN) {
 			ready, err := unix.Poll([]unix.PollFd{{Fd: int32(x.fd), Events: unix.POLLIN}}, int(quiet.Milliseconds()))
 			if err == nil && ready == 0 {
-				return out
+				return
 			}
 			continue
 		}
 		x.must(err)
 		ll := from.(*unix.SockaddrLinklayer)
-		port, ours := x.near[ll.Ifindex]
-		mark, ok := filter.MarkOf(buf[:n])
-		if ours && ok && ll.Pkttype != unix.PACKET_OUTGOING {
-			out[mark] = append(out[mark], port)
+		if port, ours := x.near[ll.Ifindex]; ours && ll.Pkttype != unix.PACKET_OUTGOING {
+			each(port, buf[:n])
 		}
 	}
 }
