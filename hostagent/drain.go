@@ -52,13 +52,11 @@ func (a *Agent) setDrain(r api.DrainRequest, report func(api.Event)) error {
 
 // drainBefore drains a real server that is about to be destroyed. What stands in the way is said and does not hold the end up.
 func (a *Agent) drainBefore(ctx context.Context, name policy.GuestName, wait time.Duration, report func(api.Event)) {
-	for _, g := range a.wantedNow().blade.Guests {
-		if g.Name != name || g.Role != policy.RoleRealServer {
-			continue
-		}
-		if err := a.Drain(ctx, api.DrainRequest{Name: name, Force: true, Wait: wait}, report); err != nil {
-			report(api.Event{Message: fmt.Sprintf("drain %s: %v", name, err)})
-		}
+	if g, err := a.wantedGuest(name); err != nil || g.Role != policy.RoleRealServer {
+		return
+	}
+	if err := a.Drain(ctx, api.DrainRequest{Name: name, Force: true, Wait: wait}, report); err != nil {
+		report(api.Event{Message: fmt.Sprintf("drain %s: %v", name, err)})
 	}
 }
 

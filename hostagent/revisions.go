@@ -78,9 +78,10 @@ func (a *Agent) Revisions() (api.Revisions, error) {
 	if err != nil {
 		return out, err
 	}
+	var each reading // one revision differs little from the one before
 	for _, n := range numbers {
 		if r, err := a.revisions.Load(n); err == nil {
-			out.Revisions = append(out.Revisions, a.revisionStatus(r))
+			out.Revisions = append(out.Revisions, a.revisionStatus(r, &each))
 		}
 	}
 	return out, nil
@@ -92,14 +93,14 @@ func (a *Agent) Revision(number int) (api.Revision, error) {
 	if err != nil {
 		return api.Revision{}, err
 	}
-	out := a.revisionStatus(r)
+	out := a.revisionStatus(r, &reading{})
 	for _, f := range r.Files {
 		out.Files = append(out.Files, api.File{Name: f.Name, Data: string(f.Data)})
 	}
 	return out, nil
 }
 
-func (a *Agent) revisionStatus(r revision.Revision) api.Revision {
+func (a *Agent) revisionStatus(r revision.Revision, files *reading) api.Revision {
 	now := a.wantedNow().revision
 	out := api.Revision{Number: r.Number, Time: r.Time, Note: r.Note, State: api.Followed, Reason: r.Failed, Guests: -1}
 	switch {
@@ -110,11 +111,11 @@ func (a *Agent) revisionStatus(r revision.Revision) api.Revision {
 	case r.Failed != "" || r.Trial != nil:
 		out.State = api.LeftAgain
 	}
-	fleet, found := policy.Load(r.Files)
+	fleet, found := files.load(r.Files)
 	if found.HasErrors() {
 		return out
 	}
-	if blade, err := policy.Derive(fleet, a.cfg.Blade); err == nil {
+	if blade, err := files.derive(fleet, a.cfg.Blade); err == nil {
 		out.Guests, out.Services = len(blade.Guests), len(blade.Services)
 	}
 	return out
