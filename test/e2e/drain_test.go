@@ -8,15 +8,11 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
 	"os/exec"
-	"runtime"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // drainedNodeFinishesWhatItHas: a user's open connection goes on at the drained node while new ones go to the other.
@@ -131,31 +127,16 @@ func routed(t *testing.T, vip string, want bool) error {
 // dial opens a user's connection to a VIP's port 80.
 func dial(t *testing.T, vip string) net.Conn {
 	t.Helper()
-	type result struct {
-		conn net.Conn
-		err  error
+	var conn net.Conn
+	err := inSpace("/run/netns/client", func() (err error) {
+		conn, err = net.DialTimeout("tcp", net.JoinHostPort(vip, "80"), 10*time.Second)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
-	done := make(chan result)
-	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends with its goroutine, in the client's namespace
-		ns, err := os.Open("/run/netns/client")
-		if err == nil {
-			defer ns.Close()
-			err = unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET)
-		}
-		if err != nil {
-			done <- result{err: err}
-			return
-		}
-		conn, err := net.DialTimeout("tcp", net.JoinHostPort(vip, "80"), 10*time.Second)
-		done <- result{conn, err}
-	}()
-	r := <-done
-	if r.err != nil {
-		t.Fatal(r.err)
-	}
-	t.Cleanup(func() { _ = r.conn.Close() })
-	return r.conn
+	t.Cleanup(func() { _ = conn.Close() })
+	return conn
 }
 
 // get asks for the page that says who answers, on a connection that stays open.
