@@ -23,8 +23,8 @@ const (
 var shares = []string{"src", "images"}
 
 // kernelLine lets a kernel that is in trouble say all of it on the console, warnings too, and end the machine at once: an oops is
-// a panic, and a panic restarts, which -no-reboot turns into qemu's end. Processors but the first wait for guest.Init.
-const kernelLine = "console=ttyS0 maxcpus=1 loglevel=5 oops=panic panic=-1 net.ifnames=0 rdinit=/init"
+// a panic, and a panic restarts, which -no-reboot turns into qemu's end.
+const kernelLine = "console=ttyS0 loglevel=5 oops=panic panic=-1 net.ifnames=0 rdinit=/init"
 
 // qemuArgs is the command line of a lab's machine.
 func qemuArgs(l *Lab, s spec) []string {

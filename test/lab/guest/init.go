@@ -47,10 +47,7 @@ func boot() error {
 	wait.Go(func() { errs[1] = mountShares(config) })
 	wait.Go(func() { errs[2] = errors.Join(setIdentity(config), controlUp(config)) })
 	wait.Wait()
-	if err := errors.Join(errs[:]...); err != nil {
-		return err
-	}
-	return startProcessors()
+	return errors.Join(errs[:]...)
 }
 
 // mountPoint is one line of a machine's mounts.

@@ -16,7 +16,7 @@ func up(ctx context.Context, env environment, args []string) error {
 	set.StringVar(&o.Fleet, "fleet", "", "folder of policy files (default test/fleets/one-blade)")
 	set.BoolVar(&o.Agent, "agent", false, "start bladed on each blade")
 	set.IntVar(&o.Memory, "memory", 6144, "memory of the machine, in MiB")
-	set.IntVar(&o.CPUs, "cpus", 2, "processors of the machine")
+	set.IntVar(&o.CPUs, "cpus", 0, "processors of the machine; 0: one when it is emulated, else two")
 	set.StringVar(&o.Images, "images", "", "base images of guests (default build/images)")
 	set.StringVar(&o.Source, "source", "", "the repository (default: found from the working folder)")
 	set.BoolVar(&o.Keep, "keep", false, "leave a machine that did not become ready running")
