@@ -216,6 +216,7 @@ func libvirtdDownHoldsBackOnlyKVM(t *testing.T, _ *blade) {
 	waitingFor(t, "libvirt")
 	startLibvirtd(t)
 	converged(t)
+	reachable(t) // its start stops the machine for seconds, which the router's sessions may not outlive
 	if got := ask(t, vip4, 30); got["www-3"] == 0 {
 		t.Errorf("answered by %v, want www-3 among them", got)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -87,6 +88,9 @@ func supervise(ctx context.Context, l *Lab, s spec) error {
 	if err := l.write(fileRunning, running{port, machine}); err != nil {
 		return err
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go keepAwake(ctx, port)
 	select {
 	case <-ctx.Done():
 		return errors.New("taken down")
@@ -98,6 +102,21 @@ func supervise(ctx context.Context, l *Lab, s spec) error {
 			err = fmt.Errorf("%w; %w", err, lost)
 		}
 		return err
+	}
+}
+
+// keepAwake sends a packet to the machine each second. An emulated processor that halts with nothing else to do may miss its timer's
+// interrupt, and then sleeps until the next interrupt of any kind: 354 s were seen.
+func keepAwake(ctx context.Context, port int) {
+	for tick := time.NewTicker(time.Second); ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			if stream, err := net.DialTimeout("tcp4", fmt.Sprintf("127.0.0.1:%d", port), time.Second); err == nil {
+				stream.Close()
+			}
+		}
 	}
 }
 
