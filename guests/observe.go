@@ -12,10 +12,11 @@ import (
 
 // State is everything that planning reads: what the drivers found and what stands in the way.
 type State struct {
-	Guests []Observed                // by driver, then name
-	Images map[ImageKey]Image        // for every image that a wanted guest names
-	Down   map[policy.Driver]string  // drivers that cannot be asked now, with one sentence
-	Held   map[policy.GuestName]Hold // guests that must not start now; the caller fills it
+	Guests []Observed                  // by driver, then name
+	Images map[ImageKey]Image          // for every image that a wanted guest names
+	Down   map[policy.Driver]string    // drivers that cannot be asked now, with one sentence
+	Held   map[policy.GuestName]Hold   // guests that must not start now; the caller fills it
+	Hung   map[policy.GuestName]string // running guests that must be started again, and why; the caller fills it
 }
 
 // ImageKey names an image as a policy does, for one driver.

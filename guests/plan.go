@@ -43,8 +43,7 @@ type key struct {
 }
 
 // Plan says what turns have into want, in order: guests that nobody wants are stopped and destroyed, those that an operator
-// stopped are stopped, then, directors first, missing ones are
-// created and stopped ones started. A running guest whose definition changed is not restarted: the change is blocked until somebody
+// stopped or that hang are stopped, then, directors first, missing ones are created and stopped ones started. A running guest whose definition changed is not restarted: the change is blocked until somebody
 // stops it. The same input gives the same steps.
 func Plan(want []policy.Guest, have State) Steps {
 	var out Steps
@@ -62,6 +61,8 @@ func Plan(want []policy.Guest, have State) Steps {
 			out.Remove = append(out.Remove, remove(o)...)
 		case (o.Phase == Running || o.Phase == Paused) && have.Held[o.Name].Operator:
 			out.Remove = append(out.Remove, step(o.Spec, plan.Stop, nil, "an operator stopped it"))
+		case o.Phase == Running && have.Hung[o.Name] != "":
+			out.Remove = append(out.Remove, step(o.Spec, plan.Stop, nil, have.Hung[o.Name]))
 		}
 	}
 	for _, g := range inOrder(want) {
@@ -109,6 +110,8 @@ func run(g policy.Guest, o Observed, ok bool, have State) []Step {
 	switch {
 	case held && (o.Phase == Running || o.Phase == Paused):
 		return nil // it is stopped first
+	case o.Phase == Running && have.Hung[w.Name] != "":
+		return start(w, have)
 	case !ok:
 		return append([]Step{step(w, plan.Create, details(w), "")}, start(w, have)...)
 	case o.Phase == Partial:

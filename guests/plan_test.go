@@ -82,6 +82,13 @@ func TestPlan(t *testing.T) {
 			Guests: []Observed{as(dir, Paused), as(web, Running), as(other, Stopped)},
 			Held:   map[policy.GuestName]Hold{"dir-1": {Operator: true}, "www-1": {Operator: true}, "www-2": {Operator: true}},
 		}},
+		{"hung", []policy.Guest{dir, web}, State{
+			Guests: []Observed{as(dir, Running), as(web, Stopped)},
+			Hung:   map[policy.GuestName]string{"dir-1": "its helper has not answered for 2m0s", "www-1": "not of one that is stopped"},
+		}},
+		{"hung-and-stopped-by-an-operator", []policy.Guest{dir}, State{
+			Guests: []Observed{as(dir, Running)}, Held: map[policy.GuestName]Hold{"dir-1": {Operator: true}}, Hung: map[policy.GuestName]string{"dir-1": "silent"},
+		}},
 		{"other-driver", []policy.Guest{with(web, func(g *policy.Guest) { g.Driver, g.Image = policy.DriverKVM, "director" })}, State{Guests: []Observed{as(web, Running)}}},
 	}
 	for _, c := range cases {

@@ -1,6 +1,7 @@
 package hostagent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -74,6 +75,7 @@ type Config struct {
 	Images  guests.Images
 	Dial    func(ctx context.Context, cid uint32) (*channel.Client, error) // a director's helper
 	Trace   func(ctx context.Context, what nft.Traced, see func(nft.TraceStep)) error
+	Silence time.Duration // a director that answers nothing for so long is started again; 2 min if 0
 	Log     *slog.Logger
 	Ready   func() // called once: the filter stands, or what stands in its way is known; may be nil
 }
@@ -97,6 +99,7 @@ type Agent struct {
 	touched   atomic.Bool     // somebody has changed the filter since the last pass
 	life      context.Context // of Run: conversations with directors end with it
 	verifyFor time.Duration   // how long a revision may take to verify
+	rotateFor time.Duration   // how long a new guest may take to do its work
 
 	passing  sync.Mutex   // one pass at a time; also guards the policy folder
 	spawning atomic.Int32 // spawns that may still be undone
@@ -111,6 +114,7 @@ type Agent struct {
 	failed  bool                              // the last pass failed
 	reached bool                              // the revision had its way once: what is found from now on is drift
 	phases  map[policy.GuestName]guests.Phase // as the last pass found them
+	failing map[policy.GuestName]error        // why the last step of a guest failed
 }
 
 // wanted is what the agent keeps the blade at.
@@ -126,7 +130,7 @@ func New(cfg Config) (*Agent, error) {
 		return nil, err
 	}
 	a := &Agent{
-		cfg: cfg, log: cfg.Log.With("blade", cfg.Blade), revisions: store, wakeC: make(chan struct{}, 1), verifyFor: verifyTimeout,
+		cfg: cfg, log: cfg.Log.With("blade", cfg.Blade), revisions: store, wakeC: make(chan struct{}, 1), verifyFor: verifyTimeout, rotateFor: rotationTimeout,
 		meters: newMeters(), fights: &fights{each: map[string]*fight{}},
 		life: context.Background(), // until Run begins: the socket may answer a moment before
 	}
@@ -139,7 +143,7 @@ func New(cfg Config) (*Agent, error) {
 	if err := revision.Sweep(cfg.Policy); err != nil {
 		a.log.Warn("sweep the policy folder", "err", err)
 	}
-	a.directors = &directors{log: a.log, wake: a.Wake, dial: cfg.Dial, changed: a.recordRotation, each: map[policy.GuestName]*director{}}
+	a.directors = &directors{log: a.log, wake: a.Wake, patience: cmp.Or(cfg.Silence, defaultSilence), dial: cfg.Dial, changed: a.recordRotation, each: map[policy.GuestName]*director{}}
 	a.order, a.fill = a.stages(), inside.Apply
 	last, ok, err := store.Latest()
 	if err != nil {
@@ -170,6 +174,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.life = ctx
 	a.record(api.Entry{Kind: api.Agent, Revision: a.wantedNow().revision.Number, Message: "bladed begins"})
 	defer a.end()
+	if err := a.finishChange(); err != nil {
+		a.log.Error("the policy folder is half changed", "err", err)
+	}
 	if a.wantedNow().revision.Number == 0 {
 		if err := a.adopt(ctx); err != nil {
 			a.log.Error("no revision yet, and the policy folder cannot be taken", "err", err)

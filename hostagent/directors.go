@@ -32,10 +32,11 @@ const (
 // directors keeps one conversation with the helper in each KVM director of the blade: it hands over the wanted state when
 // the helper has another one, and remembers the last answer. What it reads is a guest's word: shown, never obeyed.
 type directors struct {
-	log     *slog.Logger
-	wake    func()
-	dial    func(ctx context.Context, cid uint32) (*channel.Client, error)
-	changed func(name policy.GuestName, before, after channel.Status) // is told what a director said when it was called last, and says now
+	log      *slog.Logger
+	wake     func()
+	patience time.Duration // how long one may be silent before it is hung
+	dial     func(ctx context.Context, cid uint32) (*channel.Client, error)
+	changed  func(name policy.GuestName, before, after channel.Status) // is told what a director said when it was called last, and says now
 
 	mu   sync.Mutex
 	each map[policy.GuestName]*director
@@ -48,9 +49,10 @@ type director struct {
 	cancel context.CancelFunc
 	kick   chan struct{}
 
-	status channel.Status
-	seen   time.Time
-	err    error
+	status  channel.Status
+	seen    time.Time
+	err     error
+	silence silence
 
 	// Only converse uses these. A guest that says something new at each question must not fill the journal: it is told on at
 	// moments that lie further and further apart.
@@ -80,7 +82,7 @@ func (d *directors) want(ctx context.Context, guests []policy.Guest) {
 			c.cancel()
 		}
 		cctx, cancel := context.WithCancel(ctx)
-		c := &director{guest: g, digest: digest, cancel: cancel, kick: make(chan struct{}, 1)}
+		c := &director{guest: g, digest: digest, cancel: cancel, kick: make(chan struct{}, 1), silence: silence{began: time.Now()}}
 		d.each[g.Name] = c
 		go d.converse(cctx, c)
 	}
@@ -174,10 +176,13 @@ func (d *directors) speak(ctx context.Context, c *director, client *channel.Clie
 	d.mu.Lock()
 	was := c.err == nil && c.status.Revision == digest
 	changed := (c.err == nil) != (err == nil) || was != (err == nil && status.Revision == digest)
-	if err == nil {
-		c.status, c.seen = status, time.Now()
-	}
 	c.err = err
+	if err == nil {
+		c.status, c.seen, c.silence.questions = status, time.Now(), 0
+	} else {
+		c.silence.questions++
+	}
+	_, hung := c.hung(d.patience, time.Time{}, time.Now())
 	d.mu.Unlock()
 	if err == nil {
 		d.tell(c, guest.Name, status, time.Now())
@@ -188,6 +193,8 @@ func (d *directors) speak(ctx context.Context, c *director, client *channel.Clie
 		} else {
 			d.log.Info("director answers", "guest", guest.Name, "state", status.Revision, "in_force", status.Revision == digest)
 		}
+	}
+	if changed || hung {
 		d.wake()
 	}
 	return client

@@ -97,7 +97,7 @@ func director1(weight int) policy.Guest {
 
 func conversations(t *testing.T, d *dialer) *directors {
 	t.Helper()
-	return &directors{log: slog.New(slog.DiscardHandler), wake: func() {}, dial: d.dial, changed: func(policy.GuestName, channel.Status, channel.Status) {}, each: map[policy.GuestName]*director{}}
+	return &directors{log: slog.New(slog.DiscardHandler), wake: func() {}, patience: time.Hour, dial: d.dial, changed: func(policy.GuestName, channel.Status, channel.Status) {}, each: map[policy.GuestName]*director{}}
 }
 
 func until(t *testing.T, what string, ok func() bool) {

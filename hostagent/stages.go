@@ -192,6 +192,7 @@ func (a *Agent) guests(ctx context.Context, p *pass, pick func(guests.Steps) []g
 	}
 	a.stopped.hold(have.Held)
 	a.backoff.Hold(have.Held, time.Now())
+	have.Hung = a.directors.hung(have.Guests, time.Now())
 	if p.apply {
 		a.recordGuests(have.Guests)
 	}
@@ -208,8 +209,12 @@ func (a *Agent) guests(ctx context.Context, p *pass, pick func(guests.Steps) []g
 	}
 	if len(todo) > 0 {
 		w.apply = func(ctx context.Context) error {
-			done := func(s guests.Step, _ time.Duration, _ error) {
+			done := func(s guests.Step, _ time.Duration, err error) {
 				a.backoff.Record(s, time.Now())
+				a.tried(s.Name, err)
+				if s.Verb == plan.Stop && have.Hung[s.Name] != "" {
+					a.directors.restarted(s.Name, time.Now())
+				}
 				a.health.beat(s.Object)
 			}
 			return guests.Applier{Drivers: a.cfg.Drivers, Done: done}.Apply(ctx, todo)

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/bladenet/bladenet/bridges"
 	"github.com/bladenet/bladenet/guests"
@@ -40,6 +41,7 @@ func main() {
 type options struct {
 	blade, policy, state, images, socket, libvirt, metrics string
 
+	silence   time.Duration
 	dismantle bool
 }
 
@@ -58,6 +60,7 @@ func parse(args []string, help io.Writer) (options, error) {
 	f.StringVar(&o.socket, "socket", api.DefaultSocket, "Unix `path` to listen on")
 	f.StringVar(&o.libvirt, "libvirt", "qemu:///system", "libvirt `URI` for KVM guests")
 	f.StringVar(&o.metrics, "metrics", "", "TCP `address` for /metrics and /healthz, which change nothing; on the blade's own NIC")
+	f.DurationVar(&o.silence, "silence", 2*time.Minute, "`time` after which a running director that answers nothing is started again; twice as long each time that does not help")
 	f.BoolVar(&o.dismantle, "dismantle", false, "take down every guest, link and namespace of this blade, then end; for a host that is no blade any more")
 	if err := f.Parse(args); err != nil {
 		return o, err
@@ -115,7 +118,7 @@ func config(o options, filter *nft.Kernel, log *slog.Logger, system notifier) ho
 			policy.DriverKVM: kvm.New(kvm.Options{URI: o.libvirt, Dir: o.state + "/kvm", Images: store}),
 			policy.DriverLXC: lxc.New(lxc.Options{Dir: o.state + "/lxc", Images: store, Namespace: policy.NamespacePath}),
 		},
-		Images: store, Dial: channel.Dial, Trace: filter.Trace,
+		Images: store, Dial: channel.Dial, Trace: filter.Trace, Silence: o.silence,
 		Ready: func() {
 			if err := system.say("READY=1"); err != nil {
 				log.Warn("tell systemd", "err", err)

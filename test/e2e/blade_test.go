@@ -53,7 +53,7 @@ func begin(t *testing.T) *blade {
 func (b *blade) start(t *testing.T) {
 	t.Helper()
 	b.log = &bytes.Buffer{}
-	b.cmd = exec.Command("bladed", "--blade", "lame-l1", "--policy", folder, "--images", "/lab/images")
+	b.cmd = exec.Command("bladed", "--blade", "lame-l1", "--policy", folder, "--images", "/lab/images", "--silence", "40s")
 	b.cmd.Stderr = b.log
 	if err := b.cmd.Start(); err != nil {
 		t.Fatal(err)

@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"regexp"
@@ -38,6 +39,7 @@ func TestOperatorsDay(t *testing.T) {
 		{"a drained director announces nothing", drainedDirectorAnnouncesNothing},
 		{"a stranger's deletions are repaired", strangersDeletionsAreRepaired},
 		{"a flushed ruleset is back", flushIsRepaired},
+		{"a hung director is started again", hungDirectorIsStartedAgain},
 		{"libvirtd down holds back only KVM guests", libvirtdDownHoldsBackOnlyKVM},
 		{"an absent trunk is one sentence", absentTrunkIsOneSentence},
 		{"destroy leaves nothing", destroyLeavesNothing},
@@ -219,6 +221,25 @@ func libvirtdDownHoldsBackOnlyKVM(t *testing.T, _ *blade) {
 	reachable(t) // its start stops the machine for seconds, which the router's sessions may not outlive
 	if got := ask(t, vip4, 30); got["www-3"] == 0 {
 		t.Errorf("answered by %v, want www-3 among them", got)
+	}
+}
+
+// hungDirectorIsStartedAgain halts the director's qemu: libvirt says that it runs, and nothing in it moves.
+func hungDirectorIsStartedAgain(t *testing.T, _ *blade) {
+	const pidFile = "/run/libvirt/qemu/" + director + ".pid"
+	pid := run(t, "cat", pidFile)
+	run(t, "kill", "-STOP", strings.TrimSpace(pid))
+	eventually(t, 3*time.Minute, "another director runs", func() error {
+		now, err := os.ReadFile(pidFile)
+		if err == nil && string(now) == pid {
+			return errors.New("it is the old one")
+		}
+		return err
+	})
+	converged(t)
+	reachable(t)
+	if out := ctl(t, "events"); !strings.Contains(out, "its helper has not answered for") {
+		t.Errorf("the journal does not say why:\n%s", lastLines(out, 20))
 	}
 }
 
