@@ -47,7 +47,7 @@ func (a *Agent) setDrain(r api.DrainRequest, report func(api.Event)) error {
 		report(api.Event{Message: note + ": it is so already"})
 		return nil
 	}
-	return a.rewrite(from, replaceFiles(from.files, changed, nil), note, report)
+	return a.rewrite(from, replaceFiles(from.files, changed, nil), nil, note, report)
 }
 
 // drainBefore drains a real server that is about to be destroyed. What stands in the way is said and does not hold the end up.

@@ -1,17 +1,15 @@
 package hostagent
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/bladenet/bladenet/guests/channel"
 	"github.com/bladenet/bladenet/hostagent/api"
@@ -102,13 +100,15 @@ func (a *Agent) place(r api.SpawnRequest, what string, report func(api.Event)) (
 			return false, err
 		}
 	}
-	if err := writeNew(entries, func(i int) {
-		report(api.Event{Message: "policy entry " + entries[i].Name + ": " + addressesOf(blade, r.Names[i])})
-	}); err != nil {
+	written := func(e edit) {
+		i := slices.IndexFunc(entries, func(f policy.File) bool { return f.Name == e.Name })
+		report(api.Event{Message: "policy entry " + e.Name + ": " + addressesOf(blade, r.Names[i])})
+	}
+	if err := a.commit(change{Edits: edits(from.files, with)}, revision.Revision{Note: what, Files: with}, blade, written, report); err != nil {
 		return false, err
 	}
-	if _, err := a.enforce(revision.Revision{Note: what, Files: with}, blade, report); err != nil {
-		return false, errors.Join(err, removeFiles(entries))
+	for _, name := range r.Names {
+		a.tried(name, nil) // what an earlier guest of that name met is no news
 	}
 	// A failure of another part of the blade is not this guest's: whether it comes up is what counts.
 	if err := a.pass(a.life, report); err != nil {
@@ -144,25 +144,6 @@ func (a *Agent) allocate(from folder, r api.SpawnRequest, report func(api.Event)
 	return entries, with, nil
 }
 
-// writeNew writes files that were not there, all of them or none.
-func writeNew(files []policy.File, written func(i int)) error {
-	for i, f := range files {
-		if err := revision.WriteFile(f.Name, f.Data, 0o644); err != nil {
-			return errors.Join(fmt.Errorf("write %s: %w", f.Name, err), removeFiles(files[:i]))
-		}
-		written(i)
-	}
-	return nil
-}
-
-func removeFiles(files []policy.File) error {
-	var errs []error
-	for _, f := range files {
-		errs = append(errs, os.Remove(f.Name))
-	}
-	return errors.Join(errs...)
-}
-
 // allows refuses, before anything is written, a guest that this blade could not carry.
 func (o outcome) allows(name policy.GuestName) error {
 	for _, w := range o.waiting {
@@ -171,22 +152,6 @@ func (o outcome) allows(name policy.GuestName) error {
 		}
 	}
 	return nil
-}
-
-// folder is the policy folder as it is: its files and what they mean.
-type folder struct {
-	files []policy.File
-	fleet *policy.Fleet
-}
-
-// folder reads the policy folder; its mistakes are reported.
-func (a *Agent) folder(report func(api.Event)) (folder, error) {
-	files, err := policy.ReadDir(a.cfg.Policy)
-	if err != nil {
-		return folder{}, err
-	}
-	fleet, found := a.reading.load(files)
-	return folder{files, fleet}, refuse(found, report)
 }
 
 // Destroy takes guests out of the policy folder and removes all that they had. Real servers take no new connections first, for as
@@ -203,11 +168,7 @@ func (a *Agent) Destroy(ctx context.Context, r api.DestroyRequest, report func(a
 	if err != nil {
 		return err
 	}
-	if err := a.remove(from, r.Names, "destroy "+joinNames(r.Names), report); err != nil {
-		return err
-	}
-	a.sweepStopped(r.Names)
-	return nil
+	return a.remove(from, r.Names, "destroy "+joinNames(r.Names), report)
 }
 
 // undo takes back a spawn, whatever an operator has written into the folder meanwhile.
@@ -218,24 +179,14 @@ func (a *Agent) undo(names []policy.GuestName, report func(api.Event)) error {
 	if err != nil {
 		return err
 	}
+	names = slices.DeleteFunc(slices.Clone(names), func(name policy.GuestName) bool {
+		_, err := a.wantedGuest(name)
+		return err != nil // somebody destroyed it meanwhile
+	})
+	if len(names) == 0 {
+		return nil
+	}
 	return a.remove(from, names, "undo spawn of "+joinNames(names), report)
-}
-
-// settledFolder reads the policy folder in order to change it by a word. It refuses while what is in force is on trial, or is not what
-// the folder holds: the word would carry along what nobody has applied.
-func (a *Agent) settledFolder(report func(api.Event)) (folder, error) {
-	f, err := a.folder(report)
-	if err != nil {
-		return folder{}, err
-	}
-	now := a.wantedNow().revision
-	if now.Trial != nil {
-		return folder{}, onTrial(now)
-	}
-	if now.Number > 0 && !sameFiles(f.files, now.Files) {
-		return folder{}, fmt.Errorf("%s has changes that are not in force: `bladectl plan` shows them; `bladectl apply` them or take them back first", a.cfg.Policy)
-	}
-	return f, nil
 }
 
 // remove takes guests out of the folder's files and off the blade. The caller holds passing.
@@ -251,45 +202,13 @@ func (a *Agent) remove(from folder, names []policy.GuestName, note string, repor
 		}
 		without = replaceFiles(without, changed, gone)
 	}
-	return a.rewrite(from, without, note, report)
-}
-
-// rewrite makes the folder hold other files and the blade so, if the files are right. The caller holds passing.
-func (a *Agent) rewrite(from folder, files []policy.File, note string, report func(api.Event)) error {
-	blade, err := a.check(files, report)
-	if err != nil {
-		return err
-	}
-	kept := map[string]bool{}
-	for _, f := range files {
-		kept[f.Name] = true
-		if slices.ContainsFunc(from.files, func(x policy.File) bool { return x.Name == f.Name && bytes.Equal(x.Data, f.Data) }) {
-			continue
-		}
-		if err := revision.WriteFile(f.Name, f.Data, 0o644); err != nil {
-			return fmt.Errorf("write %s: %w", f.Name, err)
-		}
-		report(api.Event{Message: "policy file " + f.Name + ": changed"})
-	}
-	for _, f := range from.files {
-		if kept[f.Name] {
-			continue
-		}
-		if err := os.Remove(f.Name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("remove %s: %w", f.Name, err)
-		}
-		report(api.Event{Message: "policy file " + f.Name + ": removed"})
-	}
-	if _, err := a.enforce(revision.Revision{Note: note, Files: files}, blade, report); err != nil {
-		return err
-	}
-	return a.pass(a.life, report)
+	return a.rewrite(from, without, names, note, report)
 }
 
 // untilInRotation waits until the guest does its work: a real server has weight in every service on every director of this
 // blade, a director has applied its state and its routers know it.
 func (a *Agent) untilInRotation(ctx context.Context, name policy.GuestName, report func(api.Event)) error {
-	ctx, cancel := context.WithTimeout(ctx, rotationTimeout)
+	ctx, cancel := context.WithTimeout(ctx, a.rotateFor)
 	defer cancel()
 	begin, why := time.Now(), ""
 	tick := time.NewTicker(rotationPoll)
@@ -299,6 +218,9 @@ func (a *Agent) untilInRotation(ctx context.Context, name policy.GuestName, repo
 		if ok {
 			report(api.Event{Message: now, Took: time.Since(begin)})
 			return nil
+		}
+		if err := a.hopeless(name); err != nil {
+			return err
 		}
 		if now != why {
 			why = now
@@ -324,12 +246,50 @@ func (a *Agent) inRotation(name policy.GuestName) (bool, string) {
 		if reason := a.heldBack(name); reason != "" {
 			return false, reason
 		}
+		if err := a.failure(name); err != nil {
+			return false, err.Error()
+		}
 		if g.Balancer != nil {
 			return a.directorReady(g)
 		}
 		return a.serverReady(blade, g)
 	}
-	return false, "not a guest of this blade"
+	return false, errTakenAway.Error()
+}
+
+// errTakenAway is met when a guest is destroyed while somebody waits for it.
+var errTakenAway = errors.New("not a guest of this blade any more")
+
+// hopeless is why it makes no sense to wait for a guest: another one took it away, or there is no room for it.
+func (a *Agent) hopeless(name policy.GuestName) error {
+	if _, err := a.wantedGuest(name); err != nil {
+		return errTakenAway
+	}
+	if err := a.failure(name); errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		return err
+	}
+	return nil
+}
+
+// tried notes how the last step of a guest went.
+func (a *Agent) tried(name policy.GuestName, err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if err == nil {
+		delete(a.failing, name)
+		return
+	}
+	if a.failing == nil {
+		a.failing = map[policy.GuestName]error{}
+	}
+	a.failing[name] = err
+}
+
+// failure is why the last step of a guest failed.
+func (a *Agent) failure(name policy.GuestName) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.failing[name]
 }
 
 func (a *Agent) heldBack(name policy.GuestName) string {
@@ -430,26 +390,6 @@ func reasonOf(d channel.DestinationStatus) string {
 		return "not checked yet"
 	}
 	return d.Reason
-}
-
-// replaceFiles returns files with those of the same name replaced, new ones added and the ones in gone left out, in name
-// order, as ReadDir would list them.
-func replaceFiles(files, changed []policy.File, gone []string) []policy.File {
-	byName := map[string]policy.File{}
-	for _, f := range files {
-		byName[f.Name] = f
-	}
-	for _, f := range changed {
-		byName[f.Name] = f
-	}
-	for _, name := range gone {
-		delete(byName, name)
-	}
-	var out []policy.File
-	for _, name := range slices.Sorted(maps.Keys(byName)) {
-		out = append(out, byName[name])
-	}
-	return out
 }
 
 // addressesOf lists a guest's addresses on this blade, for people.
