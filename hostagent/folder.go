@@ -56,7 +56,7 @@ func (a *Agent) rewrite(from folder, files []policy.File, gone []policy.GuestNam
 	if err != nil {
 		return err
 	}
-	written := func(e edit) {
+	written := func(e fileEdit) {
 		verb := "changed"
 		if e.After == nil {
 			verb = "removed"
@@ -72,32 +72,32 @@ func (a *Agent) rewrite(from folder, files []policy.File, gone []policy.GuestNam
 // change is what one word of an operator does to the policy folder. It is on disk from before the first file is written until the
 // revision stands: an agent that finds one ends it, or takes it back.
 type change struct {
-	Edits []edit             `json:"edits"`
+	Edits []fileEdit             `json:"edits"`
 	Gone  []policy.GuestName `json:"gone,omitempty"` // guests that are no more afterwards
 }
 
-// edit is one file before and after; null means that it is not there.
-type edit struct {
+// fileEdit is one file before and after; null means that it is not there.
+type fileEdit struct {
 	Name   string `json:"name"`
 	Before []byte `json:"before"`
 	After  []byte `json:"after"`
 }
 
 // edits lists what differs between two sets of files, those that go last.
-func edits(before, after []policy.File) []edit {
-	var out, gone []edit
+func edits(before, after []policy.File) []fileEdit {
+	var out, gone []fileEdit
 	was := map[string][]byte{}
 	for _, f := range before {
 		was[f.Name] = present(f.Data)
 	}
 	for _, f := range after {
 		if old, ok := was[f.Name]; !ok || !bytes.Equal(old, f.Data) {
-			out = append(out, edit{Name: f.Name, Before: old, After: present(f.Data)})
+			out = append(out, fileEdit{Name: f.Name, Before: old, After: present(f.Data)})
 		}
 		delete(was, f.Name)
 	}
 	for _, name := range slices.Sorted(maps.Keys(was)) {
-		gone = append(gone, edit{Name: name, Before: was[name]})
+		gone = append(gone, fileEdit{Name: name, Before: was[name]})
 	}
 	return append(out, gone...)
 }
@@ -111,7 +111,7 @@ func present(data []byte) []byte {
 }
 
 // commit changes the folder's files and makes them the revision in force, or leaves both as they were. The caller holds passing.
-func (a *Agent) commit(c change, draft revision.Revision, blade policy.Blade, written func(edit), report func(api.Event)) error {
+func (a *Agent) commit(c change, draft revision.Revision, blade policy.Blade, written func(fileEdit), report func(api.Event)) error {
 	note, err := json.Marshal(c)
 	if err == nil {
 		err = revision.WriteFile(a.changeFile(), note, 0o600)
@@ -134,7 +134,7 @@ func (a *Agent) commit(c change, draft revision.Revision, blade policy.Blade, wr
 func (a *Agent) changeFile() string { return filepath.Join(a.cfg.State, "change.json") }
 
 // takeBack makes files as they were before edits.
-func (a *Agent) takeBack(done []edit) error {
+func (a *Agent) takeBack(done []fileEdit) error {
 	var errs []error
 	for _, e := range slices.Backward(done) {
 		errs = append(errs, put(e.Name, e.Before))
@@ -198,7 +198,7 @@ func (c change) stands(files []policy.File) bool {
 	for _, f := range files {
 		have[f.Name] = present(f.Data)
 	}
-	return !slices.ContainsFunc(c.Edits, func(e edit) bool { return !same(have[e.Name], e.After) })
+	return !slices.ContainsFunc(c.Edits, func(e fileEdit) bool { return !same(have[e.Name], e.After) })
 }
 
 // same compares two files' bytes; nil is a file that is not there, which an empty one is not.

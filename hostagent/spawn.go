@@ -100,7 +100,7 @@ func (a *Agent) place(r api.SpawnRequest, what string, report func(api.Event)) (
 			return false, err
 		}
 	}
-	written := func(e edit) {
+	written := func(e fileEdit) {
 		i := slices.IndexFunc(entries, func(f policy.File) bool { return f.Name == e.Name })
 		report(api.Event{Message: "policy entry " + e.Name + ": " + addressesOf(blade, r.Names[i])})
 	}
