@@ -65,7 +65,15 @@ type Guest struct {
 	Inside   Inside        `json:"inside"`
 	Balancer *Balancer     `json:"balancer,omitempty"` // directors only
 	Drained  bool          `json:"drained,omitempty"`
+	Volumes  []Volume      `json:"volumes,omitempty"` // containers only; no path lies in another's
 	Pos      Pos           `json:"-"`
+}
+
+// Volume is a folder of the blade that a guest has at a path of its own, and that outlives the guest's clone.
+type Volume struct {
+	Name     VolumeName `json:"name"`
+	Path     string     `json:"path"` // absolute and clean, inside the guest
+	ReadOnly bool       `json:"read_only,omitempty"`
 }
 
 // Inside is what goes inside a guest's network namespace.

@@ -238,6 +238,7 @@ func buildRealServer(e *entry[GuestName, realServerDoc]) RealServer {
 	g := RealServer{
 		Name: e.Name, Blade: d.Blade.V, Image: string(d.Image.V), Memory: int64(d.Memory.or(defaultMemory)), CPUs: d.CPUs.or(1), Drain: d.Drain.V,
 		Eth0: buildAttachment(d.Eth0), Eth1: buildAttachment(d.Eth1), Pos: e.Pos, macs: macsOf(e.Name), doc: d,
+		Volumes: built(d.Volumes, buildVolume),
 	}
 	if d.Serves != nil {
 		g.Serves = built(*d.Serves, func(s *entry[ServiceName, serveDoc]) Serve {
@@ -245,6 +246,11 @@ func buildRealServer(e *entry[GuestName, realServerDoc]) RealServer {
 		})
 	}
 	return g
+}
+
+func buildVolume(e *entry[VolumeName, volumeDoc]) VolumeEntry {
+	d := &e.Value
+	return VolumeEntry{Volume: Volume{Name: e.Name, Path: string(d.Path.V), ReadOnly: d.ReadOnly.V}, Pos: e.Pos, path: d.Path.Pos}
 }
 
 // buildExpectation tells blades' names from guests'.

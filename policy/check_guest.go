@@ -3,6 +3,7 @@ package policy
 import (
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -227,6 +228,7 @@ func (c *checker) realServers() {
 		if g.doc.Serves != nil && len(g.Serves) == 0 {
 			c.warnf(g.Pos, "", "%s serves nothing", of)
 		}
+		c.volumes(of, g.Volumes)
 		for _, s := range g.Serves {
 			x := known(c, c.f.index.services, at[ServiceName]{s.Service, s.Pos}, "service", of)
 			if x != nil && b != nil && c.mixed(x.Zone, b.Zone) {
@@ -236,6 +238,26 @@ func (c *checker) realServers() {
 		}
 	}
 	c.eth1Families()
+}
+
+// volumes refuses a guest's volumes that would hide each other.
+func (c *checker) volumes(of string, list []VolumeEntry) {
+	for i, v := range list {
+		for _, o := range list[:i] {
+			outer, inner := o, v
+			if len(outer.Path) > len(inner.Path) {
+				outer, inner = inner, outer
+			}
+			switch {
+			case outer.Path == "": // reported already
+			case outer.Path == inner.Path:
+				c.clash(v.path, o.path, "volume "+string(o.Name), "a volume has a place of its own", "%s: volumes %s and %s are both at %s", of, o.Name, v.Name, v.Path)
+			case strings.HasPrefix(inner.Path, outer.Path+"/"):
+				c.clash(inner.path, outer.path, "volume "+string(outer.Name), "put them beside each other, or make it one volume",
+					"%s: volume %s at %s lies inside volume %s", of, inner.Name, inner.Path, outer.Name)
+			}
+		}
+	}
 }
 
 // eth1Families finds services with a VIP in a family in which none of their real servers has an address.

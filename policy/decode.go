@@ -301,6 +301,9 @@ func (d *decoder) unknown(key *yaml.Node, f field, names []string) {
 	if near := nearest(key.Value, names); near != "" {
 		hint = fmt.Sprintf("did you mean %q?", near)
 	}
+	if key.Value == "volumes" && f.owner.kind == kindOf["directors"] {
+		hint = "a director is a KVM guest: it keeps nothing, and only containers have volumes"
+	}
 	d.errorf(d.pos(key), hint, "unknown key %q in %s", shorten(key.Value), describe(f))
 }
 
@@ -376,6 +379,8 @@ func parseScalar(v any, text string, plain bool, f field) *problem {
 		return label(v, text)
 	case *ServiceName:
 		return label(v, text)
+	case *VolumeName:
+		return label(v, text)
 	case *ruleName:
 		return label(v, text)
 	case *NetworkRole:
@@ -445,6 +450,9 @@ func parseText(v any, text string) *problem {
 		return store(v, x, p)
 	case *filePath:
 		x, p := parseFilePath(text)
+		return store(v, x, p)
+	case *volumePath:
+		x, p := parseVolumePath(text)
 		return store(v, x, p)
 	case *hostText:
 		x, p := parseHost(text)

@@ -58,7 +58,7 @@ func (f field) bounds() (least, most int64) {
 // kindOf names one entry of a map for messages.
 var kindOf = map[string]string{
 	"networks": "network", "blades": "blade", "services": "service", "directors": "director", "realservers": "real server",
-	"rules": "rule", "hosts": "host rule", "serves": "service", "alerts": "alert", "expect": "expectation",
+	"rules": "rule", "hosts": "host rule", "serves": "service", "volumes": "volume", "alerts": "alert", "expect": "expectation",
 }
 
 // decodeNode appends a map's entries, in the order of the file, and reports names given twice.

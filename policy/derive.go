@@ -173,7 +173,16 @@ func (d *deriver) realServer(g *RealServer) Guest {
 		Name: g.Name, Role: RoleRealServer, Driver: DriverLXC, Image: g.Image, Memory: g.Memory, CPUs: g.CPUs,
 		Ports: d.ports(g.guest(), DriverLXC), Serves: serves,
 		Inside: d.inside(g.guest(), serves, insideSysctls()), Drained: g.Drain, Pos: g.Pos,
+		Volumes: volumesOf(g),
 	}
+}
+
+func volumesOf(g *RealServer) []Volume {
+	var out []Volume
+	for _, v := range g.Volumes {
+		out = append(out, v.Volume)
+	}
+	return out
 }
 
 func (d *deriver) ports(g GuestEntry, driver Driver) []Port {

@@ -153,18 +153,27 @@ type Serve struct {
 	Pos     Pos
 }
 
+// VolumeEntry is one volume of a guest.
+type VolumeEntry struct {
+	Volume
+	Pos Pos
+
+	path Pos
+}
+
 // RealServer is one node.
 type RealServer struct {
-	Name   GuestName
-	Blade  BladeName
-	Image  string
-	Memory int64
-	CPUs   int
-	Drain  bool    // takes no new connections
-	Serves []Serve // sorted by service
-	Eth0   Attachment
-	Eth1   Attachment
-	Pos    Pos
+	Name    GuestName
+	Blade   BladeName
+	Image   string
+	Memory  int64
+	CPUs    int
+	Drain   bool          // takes no new connections
+	Serves  []Serve       // sorted by service
+	Volumes []VolumeEntry // sorted by name
+	Eth0    Attachment
+	Eth1    Attachment
+	Pos     Pos
 
 	macs [2]MAC // of eth0 and eth1
 	doc  *realServerDoc

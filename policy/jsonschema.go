@@ -109,7 +109,7 @@ func pattern(p string) schemaNode { return schemaNode{"type": "string", "pattern
 // scalarSchema describes a scalar type by one value of it.
 func scalarSchema(v any, tag reflect.StructTag) schemaNode {
 	switch v.(type) {
-	case ZoneName, SiteName, NetworkName, BladeName, GuestName, ServiceName, ruleName:
+	case ZoneName, SiteName, NetworkName, BladeName, GuestName, ServiceName, VolumeName, ruleName:
 		return labelSchema()
 	case NetworkRole:
 		return enum(string(NetworkUplink), string(NetworkService), string(NetworkReturn))
@@ -149,6 +149,8 @@ func scalarSchema(v any, tag reflect.StructTag) schemaNode {
 		return schemaNode{"type": "string", "minLength": 1, "maxLength": portNameLength, "pattern": "^[^/: \\t]+$"}
 	case urlPath, filePath:
 		return pattern("^/[^ ]*$")
+	case volumePath:
+		return pattern(volumePattern)
 	case areaID:
 		return schemaNode{"type": []string{"string", "integer"}}
 	}

@@ -19,6 +19,8 @@ type (
 	GuestName string
 	// ServiceName names what users reach.
 	ServiceName string
+	// VolumeName names a volume of a guest; two guests' volumes of one name are two.
+	VolumeName string
 )
 
 // VLANID is an 802.1Q VLAN identifier, 1 to 4094.

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"net/url"
 	"path"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -18,6 +19,7 @@ type (
 	dnsName    string
 	recordType string
 	filePath   string
+	volumePath string
 	imageName  string
 	areaID     string
 	asNumber   uint32
@@ -286,6 +288,24 @@ func parseFilePath(text string) (filePath, *problem) {
 		return "", bad(strconv.Quote(shorten(text))+" is no absolute path of a program", "as /usr/lib/bladenet/checks/ldap-bind")
 	}
 	return filePath(text), nil
+}
+
+// volumePattern is what a volume's path is made of: nothing that a configuration file or a mount table would need to escape.
+const volumePattern = "^(/[A-Za-z0-9._+@-]+)+$"
+
+var volumePathRE = regexp.MustCompile(volumePattern)
+
+func parseVolumePath(text string) (volumePath, *problem) {
+	const hint = "as /srv/data"
+	if !volumePathRE.MatchString(text) || path.Clean(text) != text || len(text) > 255 {
+		return "", bad(strconv.Quote(shorten(text))+" is no path for a volume: absolute, clean, of letters, digits and ._+@-", hint)
+	}
+	for _, own := range []string{"/dev", "/proc", "/run", "/sys"} {
+		if text == own || strings.HasPrefix(text, own+"/") {
+			return "", bad(text+" is no place for a volume: a guest gets a "+own+" of its own at each start", hint)
+		}
+	}
+	return volumePath(text), nil
 }
 
 // parseDNSName checks a host name of labels joined by dots; underscores are allowed where what says so.

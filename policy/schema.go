@@ -161,18 +161,24 @@ type directorDoc struct {
 }
 
 type realServerDoc struct {
-	Blade  at[BladeName]                   `yaml:"blade,required" doc:"Where it runs."`
-	Image  at[imageName]                   `yaml:"image,required" doc:"Base image."`
-	Memory at[Size]                        `yaml:"memory" doc:"Memory." default:"512MiB"`
-	CPUs   at[int]                         `yaml:"cpus" doc:"Processors." default:"1" min:"1" max:"256"`
-	Drain  at[bool]                        `yaml:"drain" doc:"Takes no new connections: those that it has go on. bladectl drain writes it." default:"false"`
-	Serves *entries[ServiceName, serveDoc] `yaml:"serves,required" doc:"The services that it answers for."`
-	Eth0   *interfaceDoc                   `yaml:"eth0,required" doc:"In a return network: answers leave here."`
-	Eth1   *interfaceDoc                   `yaml:"eth1,required" doc:"In a service network: requests and checks arrive here."`
+	Blade   at[BladeName]                   `yaml:"blade,required" doc:"Where it runs."`
+	Image   at[imageName]                   `yaml:"image,required" doc:"Base image."`
+	Memory  at[Size]                        `yaml:"memory" doc:"Memory." default:"512MiB"`
+	CPUs    at[int]                         `yaml:"cpus" doc:"Processors." default:"1" min:"1" max:"256"`
+	Drain   at[bool]                        `yaml:"drain" doc:"Takes no new connections: those that it has go on. bladectl drain writes it." default:"false"`
+	Serves  *entries[ServiceName, serveDoc] `yaml:"serves,required" doc:"The services that it answers for."`
+	Volumes entries[VolumeName, volumeDoc]  `yaml:"volumes" doc:"Folders of the blade that outlive the guest's clone, by name." default:"none"`
+	Eth0    *interfaceDoc                   `yaml:"eth0,required" doc:"In a return network: answers leave here."`
+	Eth1    *interfaceDoc                   `yaml:"eth1,required" doc:"In a service network: requests and checks arrive here."`
 }
 
 type serveDoc struct {
 	Weight at[int] `yaml:"weight" doc:"Its part among the real servers of the service. 0: no new connections." default:"100" min:"0" max:"65535"`
+}
+
+type volumeDoc struct {
+	Path     at[volumePath] `yaml:"path,required" doc:"Where the guest has it, an absolute path. Not /, and not in /dev, /proc, /run or /sys."`
+	ReadOnly at[bool]       `yaml:"read-only" doc:"The guest cannot write there." default:"false"`
 }
 
 type announceDoc struct {
