@@ -72,7 +72,7 @@ func (a *Agent) rewrite(from folder, files []policy.File, gone []policy.GuestNam
 // change is what one word of an operator does to the policy folder. It is on disk from before the first file is written until the
 // revision stands: an agent that finds one ends it, or takes it back.
 type change struct {
-	Edits []fileEdit             `json:"edits"`
+	Edits []fileEdit         `json:"edits"`
 	Gone  []policy.GuestName `json:"gone,omitempty"` // guests that are no more afterwards
 }
 
