@@ -148,7 +148,11 @@ func start(w Spec, have State) []Step {
 }
 
 func details(w Spec) []string {
-	return []string{"image " + w.Image, "memory " + Size(w.Memory), fmt.Sprintf("cpus %d", w.CPUs)}
+	out := []string{"image " + w.Image, "memory " + Size(w.Memory), fmt.Sprintf("cpus %d", w.CPUs)}
+	for _, v := range w.Volumes {
+		out = append(out, "volume "+volumeWords(v))
+	}
+	return out
 }
 
 func step(s Spec, verb plan.Verb, detail []string, reason string) Step {

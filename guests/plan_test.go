@@ -46,6 +46,7 @@ func TestPlan(t *testing.T) {
 	web, dir := realServer("www-1"), director("dir-1")
 	other := with(realServer("www-2"), func(g *policy.Guest) { g.Memory = 512 << 20 })
 	unknown := with(realServer("www-3"), func(g *policy.Guest) { g.Image = "shop" })
+	volumes := []policy.Volume{{Name: "data", Path: "/srv/data"}, {Name: "pages", Path: "/srv/pages", ReadOnly: true}}
 	cases := []struct {
 		name string
 		want []policy.Guest
@@ -60,6 +61,12 @@ func TestPlan(t *testing.T) {
 			with(as(dir, Running), func(o *Observed) { o.Ports[1].Name, o.CID = "old.1", 77 }),
 			with(as(web, Running), func(o *Observed) { o.Memory, o.CPUs = 64<<20, 2 }),
 			with(as(other, Stopped), func(o *Observed) { o.Image = "web-ffffffffffff" }),
+		}}},
+		{"volumes", []policy.Guest{
+			with(web, func(g *policy.Guest) { g.Volumes = volumes }), with(other, func(g *policy.Guest) { g.Volumes = volumes }),
+			with(realServer("www-4"), func(g *policy.Guest) { g.Volumes = volumes }),
+		}, State{Guests: []Observed{
+			with(as(web, Running), func(o *Observed) { o.Volumes = volumes[:1] }), with(as(other, Stopped), func(o *Observed) { o.Volumes = volumes[1:] }),
 		}}},
 		{"edited", []policy.Guest{web}, State{Guests: []Observed{with(as(web, Stopped), func(o *Observed) { o.Stale = true })}}},
 		{"partial", []policy.Guest{web}, State{Guests: []Observed{{Spec: Spec{Name: "www-1", Driver: policy.DriverLXC}, Phase: Partial}}}},

@@ -19,8 +19,9 @@ type Spec struct {
 	Hostname string           `json:"hostname,omitempty"` // LXC only: a machine is told its name by its helper
 	Memory   int64            `json:"memory"`             // bytes
 	CPUs     int              `json:"cpus"`
-	CID      uint32           `json:"cid,omitempty"`   // vsock context identifier, KVM only
-	Ports    []Port           `json:"ports,omitempty"` // taps in the guest's order, KVM only: a container's links are in its namespace
+	CID      uint32           `json:"cid,omitempty"`     // vsock context identifier, KVM only
+	Ports    []Port           `json:"ports,omitempty"`   // taps in the guest's order, KVM only: a container's links are in its namespace
+	Volumes  []policy.Volume  `json:"volumes,omitempty"` // LXC only
 }
 
 // Port is a tap on the blade and the guest's own address on it.
@@ -34,6 +35,7 @@ func Define(g policy.Guest, image string) Spec {
 	s := Spec{Name: g.Name, Driver: g.Driver, Image: image, Memory: g.Memory, CPUs: g.CPUs}
 	if g.Driver != policy.DriverKVM {
 		s.Hostname = cmp.Or(g.Inside.Hostname, string(g.Name))
+		s.Volumes = g.Volumes
 		return s
 	}
 	s.CID = g.CID
@@ -63,6 +65,7 @@ func (s Spec) Changes(w Spec) []string {
 	add("cpus", s.CPUs != w.CPUs, s.CPUs, w.CPUs)
 	add("cid", s.CID != w.CID, s.CID, w.CID)
 	add("ports", !slices.Equal(s.Ports, w.Ports), portList(s.Ports), portList(w.Ports))
+	add("volumes", !slices.Equal(s.Volumes, w.Volumes), volumeList(s.Volumes), volumeList(w.Volumes))
 	return out
 }
 
@@ -72,6 +75,23 @@ func portList(ports []Port) string {
 		words = append(words, p.Name+"="+p.MAC.String())
 	}
 	return "[" + strings.Join(words, " ") + "]"
+}
+
+func volumeList(volumes []policy.Volume) string {
+	words := make([]string, 0, len(volumes))
+	for _, v := range volumes {
+		words = append(words, volumeWords(v))
+	}
+	return "[" + strings.Join(words, ", ") + "]"
+}
+
+// volumeWords says where a volume is: data at /srv.
+func volumeWords(v policy.Volume) string {
+	words := string(v.Name) + " at " + v.Path
+	if v.ReadOnly {
+		words += " read-only"
+	}
+	return words
 }
 
 // Size writes bytes in the largest binary unit that divides them: 512MiB.

@@ -14,6 +14,7 @@ import (
 	"github.com/bladenet/bladenet/guests"
 	"github.com/bladenet/bladenet/guests/image"
 	"github.com/bladenet/bladenet/guests/lxc/config"
+	"github.com/bladenet/bladenet/guests/volume"
 	"github.com/bladenet/bladenet/policy"
 )
 
@@ -24,6 +25,7 @@ const DefaultDir = "/var/lib/bladenet/lxc"
 type Options struct {
 	Dir       string                        // absolute; on a file system that can be an overlay's upper layer
 	Images    image.Store                   // base images
+	Volumes   volume.Store                  // what outlives clones; by default beside Dir
 	Namespace func(policy.GuestName) string // path of a guest's network namespace
 	AppArmor  string                        // profile of the containers; empty means unconfined
 	Timeout   time.Duration                 // of a single exchange with a container's monitor; 0 means 5 s
@@ -43,6 +45,9 @@ var _ guests.Driver = (*Driver)(nil)
 func New(o Options) *Driver {
 	if o.AppArmor == "" {
 		o.AppArmor = "unconfined"
+	}
+	if o.Volumes.Dir == "" {
+		o.Volumes.Dir = filepath.Join(filepath.Dir(o.Dir), "volumes")
 	}
 	if o.Timeout == 0 {
 		o.Timeout = 5 * time.Second
@@ -148,11 +153,16 @@ func (d *Driver) create(ctx context.Context, s guests.Spec) error {
 	if err := os.MkdirAll(filepath.Join(dir, "delta"), 0o755); err != nil {
 		return err
 	}
+	for _, v := range s.Volumes {
+		if err := d.Volumes.Make(s.Name, v, img.Rootfs()); err != nil {
+			return err
+		}
+	}
 	if err := writeFile(filepath.Join(dir, "seccomp"), config.Seccomp()); err != nil {
 		return err
 	}
 	return writeFile(filepath.Join(dir, "config"), config.Encode(config.Container{
-		Spec: s, Dir: dir, Image: img, Namespace: d.Namespace(s.Name), AppArmor: d.AppArmor,
+		Spec: s, Dir: dir, Image: img, Namespace: d.Namespace(s.Name), VolumesAt: d.Volumes.Guest(s.Name), AppArmor: d.AppArmor,
 	}))
 }
 

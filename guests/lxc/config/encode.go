@@ -26,6 +26,7 @@ type Container struct {
 	Image     image.Image // what the clone stands on
 	Namespace string      // path of the network namespace that it joins
 	AppArmor  string      // profile, or unconfined
+	VolumesAt string      // folder of its volumes, where its monitor sees it
 }
 
 // kept are the capabilities of a container's processes: what servers need to change user, open low ports and own their files.
@@ -70,6 +71,9 @@ func Encode(c Container) []byte {
 		set("cgroup2.cpu.max", fmt.Sprintf("%d 100000", c.CPUs*100000))
 	}
 	set("cgroup2.pids.max", 1024)
+	for _, v := range c.Volumes {
+		set(volumeKey, encodeVolume(c, v))
+	}
 	set("console.logfile", filepath.Join(c.Dir, "console.log"))
 	set("console.size", "1MB")
 	set("log.file", filepath.Join(c.Dir, "lxc.log"))
@@ -115,6 +119,8 @@ func Decode(text []byte) (s guests.Spec, stale bool, err error) {
 
 func decodeKey(s *guests.Spec, key, value string) (err error) {
 	switch key {
+	case "lxc." + volumeKey:
+		s.Volumes = append(s.Volumes, decodeVolume(value))
 	case "lxc.uts.name":
 		s.Hostname = value
 	case "lxc.rootfs.path":

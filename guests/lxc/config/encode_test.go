@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -58,6 +59,10 @@ func TestDecodeReadsWhatEncodeWrote(t *testing.T) {
 		func(*Container) {},
 		func(c *Container) { c.Memory, c.CPUs = 0, 0 },
 		func(c *Container) { c.Hostname = "a" },
+		func(c *Container) {
+			c.VolumesAt = "/var/lib/bladenet/volumes/www-1"
+			c.Volumes = []policy.Volume{{Name: "data", Path: "/var/lib/ldap"}, {Name: "pages", Path: "/srv/www", ReadOnly: true}}
+		},
 	} {
 		c := c
 		change(&c)
@@ -78,6 +83,24 @@ func TestDecodeReadsWhatEncodeWrote(t *testing.T) {
 		if _, stale, _ := Decode(bytes.Replace(text, []byte("# bladenet 1"), []byte("# bladenet 0"), 1)); !stale {
 			t.Error("another layout is not seen")
 		}
+	}
+}
+
+func TestEncodeVolumes(t *testing.T) {
+	c := Container{VolumesAt: "/var/lib/bladenet/volumes/www-1"}
+	c.Volumes = []policy.Volume{{Name: "data", Path: "/var/lib/ldap"}, {Name: "pages", Path: "/srv/www", ReadOnly: true}}
+	var lines []string
+	for line := range strings.Lines(string(Encode(c))) {
+		if strings.HasPrefix(line, "lxc.mount.entry = ") {
+			lines = append(lines, line)
+		}
+	}
+	want := []string{
+		"lxc.mount.entry = /var/lib/bladenet/volumes/www-1/data var/lib/ldap none bind,create=dir,nodev,nosuid 0 0\n",
+		"lxc.mount.entry = /var/lib/bladenet/volumes/www-1/pages srv/www none bind,create=dir,nodev,nosuid,ro 0 0\n",
+	}
+	if diff := cmp.Diff(want, lines); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
 
