@@ -124,6 +124,8 @@ func (f *fake) Destroy(_ context.Context, name policy.GuestName) error {
 	return nil
 }
 
+func (f *fake) ConsoleLog(name policy.GuestName) string { return "/nowhere/" + string(name) }
+
 func (f *fake) Events(ctx context.Context, _ func()) error {
 	<-ctx.Done()
 	return nil

@@ -144,6 +144,8 @@ type Driver interface {
 	Stop(ctx context.Context, name policy.GuestName, grace time.Duration) error
 	// Destroy removes a stopped guest with its clone, definition and logs.
 	Destroy(ctx context.Context, name policy.GuestName) error
+	// ConsoleLog is the file with what the guest has printed on its console; it may not exist yet.
+	ConsoleLog(name policy.GuestName) string
 	// Events calls wake, from any goroutine, after a guest may have changed, until the context ends. It may call it for nothing.
 	Events(ctx context.Context, wake func()) error
 }

@@ -205,6 +205,8 @@ func (d fileDriver) Destroy(_ context.Context, name policy.GuestName) error {
 	return os.Remove(filepath.Join(d.dir, string(name)+".json"))
 }
 
+func (d fileDriver) ConsoleLog(name policy.GuestName) string { return "/nowhere/" + string(name) }
+
 func (d fileDriver) Events(ctx context.Context, _ func()) error { <-ctx.Done(); return nil }
 
 // crashed runs a child that is killed after a step, or with 0 runs to its end. True: no step was left.

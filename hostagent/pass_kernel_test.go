@@ -84,6 +84,8 @@ func (r *recorder) Destroy(_ context.Context, name policy.GuestName) error {
 	delete(r.created, name)
 	return nil
 }
+func (r *recorder) ConsoleLog(name policy.GuestName) string { return "/nowhere/" + string(name) }
+
 func (r *recorder) Events(ctx context.Context, _ func()) error { <-ctx.Done(); return nil }
 
 // anyImage is a store that has every image.

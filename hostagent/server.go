@@ -124,6 +124,8 @@ func (a *Agent) Handler() http.Handler {
 	for verb, do := range map[string]func(context.Context, api.PowerRequest, func(api.Event)) error{"start": a.Start, "stop": a.Stop, "restart": a.Restart} {
 		mux.HandleFunc("POST "+prefix+verb, func(w http.ResponseWriter, r *http.Request) { stream(w, r, do) })
 	}
+	mux.HandleFunc("POST "+prefix+"exec", a.serveExec)
+	mux.HandleFunc("GET "+prefix+"guests/{name}/log", a.serveLog)
 	mux.HandleFunc("POST "+prefix+"trace", func(w http.ResponseWriter, r *http.Request) { stream(w, r, a.Trace) })
 	mux.HandleFunc("POST "+prefix+"drain", func(w http.ResponseWriter, r *http.Request) { stream(w, r, a.Drain) })
 	mux.HandleFunc("POST "+prefix+"doctor", func(w http.ResponseWriter, r *http.Request) {

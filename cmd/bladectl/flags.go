@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"slices"
 
 	"github.com/goccy/go-yaml"
 
@@ -82,6 +83,28 @@ func (f *flags) parse(args []string, minWords, maxWords int) ([]string, error) {
 	case "", "text", "json", "yaml":
 	default:
 		fmt.Fprintf(f.env.stderr, "bladectl: -o %s: text, json or yaml\n", f.output)
+		return nil, errUsage
+	}
+	return words, nil
+}
+
+// parseCommand reads flags, one word and a command, whose words are its own even when they look like flags.
+func (f *flags) parseCommand(args []string) ([]string, error) {
+	if f.env.describe != nil {
+		f.env.describe(f.FlagSet)
+		return nil, errHelp
+	}
+	if err := f.Parse(args); errors.Is(err, flag.ErrHelp) {
+		return nil, errHelp
+	} else if err != nil {
+		return nil, errUsage
+	}
+	words := f.Args()
+	if len(words) > 1 && words[1] == "--" {
+		words = slices.Delete(words, 1, 2)
+	}
+	if len(words) < 2 {
+		f.Usage()
 		return nil, errUsage
 	}
 	return words, nil

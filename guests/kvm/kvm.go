@@ -68,6 +68,11 @@ func (d *Driver) Close() { d.link.shut() }
 
 func (d *Driver) dir(name policy.GuestName) string { return filepath.Join(d.Dir, string(name)) }
 
+// ConsoleLog is where qemu writes the machine's serial line.
+func (d *Driver) ConsoleLog(name policy.GuestName) string {
+	return filepath.Join(d.dir(name), "console.log")
+}
+
 // startTimeout is how long QEMU may take to come up: libvirt probes it first, after it was upgraded, and the disk may be cold.
 const startTimeout = 2 * time.Minute
 

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"strconv"
 )
@@ -121,6 +122,23 @@ func (c *Client) Events(ctx context.Context, r EventsRequest, see func(Entry) er
 			return err
 		}
 	}
+}
+
+// Log hands what a guest has printed to read, as the guest printed it; with Follow it ends when ctx does.
+func (c *Client) Log(ctx context.Context, r LogRequest, read func(io.Reader) error) error {
+	path := fmt.Sprintf("guests/%s/log?lines=%d", url.PathEscape(string(r.Name)), r.Lines)
+	if r.Follow {
+		path += "&follow=1"
+	}
+	resp, err := c.do(ctx, http.MethodGet, path, nil)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if err := read(resp.Body); ctx.Err() == nil {
+		return err
+	}
+	return nil
 }
 
 // Trace follows packets; each is handed to see with its way as it comes.

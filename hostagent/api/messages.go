@@ -125,6 +125,13 @@ type PowerRequest struct {
 	Drain time.Duration    `json:"drain,omitempty"` // how long a real server's connections may take to end before it is stopped, in nanoseconds
 }
 
+// LogRequest asks for what a guest has printed on its console.
+type LogRequest struct {
+	Name   policy.GuestName
+	Lines  int  // how many of the last; 0 means all that is kept, at most 1 MiB
+	Follow bool // go on with what comes
+}
+
 // DrainRequest asks that a guest take no new connections, or take them again.
 type DrainRequest struct {
 	Name  policy.GuestName `json:"name"`

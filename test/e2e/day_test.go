@@ -39,6 +39,7 @@ func TestOperatorsDay(t *testing.T) {
 		{"a drained director announces nothing", drainedDirectorAnnouncesNothing},
 		{"a stranger's deletions are repaired", strangersDeletionsAreRepaired},
 		{"a flushed ruleset is back", flushIsRepaired},
+		{"an operator looks into guests", operatorLooksIntoGuests},
 		{"a hung director is started again", hungDirectorIsStartedAgain},
 		{"libvirtd down holds back only KVM guests", libvirtdDownHoldsBackOnlyKVM},
 		{"an absent trunk is one sentence", absentTrunkIsOneSentence},
@@ -221,6 +222,23 @@ func libvirtdDownHoldsBackOnlyKVM(t *testing.T, _ *blade) {
 	reachable(t) // its start stops the machine for seconds, which the router's sessions may not outlive
 	if got := ask(t, vip4, 30); got["www-3"] == 0 {
 		t.Errorf("answered by %v, want www-3 among them", got)
+	}
+}
+
+func operatorLooksIntoGuests(t *testing.T, _ *blade) {
+	if out, status := try(t, "exec", "www-2", "--", "sh", "-c", "hostname; exit 3"); out != "www-2\n" || status != 3 {
+		t.Errorf("exec: status %d, %q, want 3 and the node's name", status, out)
+	}
+	if out, status := try(t, "exec", director, "uptime"); status != 1 || !strings.Contains(out, "commands run in containers") {
+		t.Errorf("exec in a machine: status %d, %q", status, out)
+	}
+	// script(1) gives bladectl a terminal; what the node has is another one.
+	out := run(t, "script", "-qec", "stty rows 33 cols 111; bladectl exec www-2 -- sh -c 'test -t 0 && stty size'", "/dev/null")
+	if !strings.Contains(out, "33 111") {
+		t.Errorf("in a terminal: %q, want its size", out)
+	}
+	if out := ctl(t, "logs", director, "-n", "0"); !strings.Contains(out, "Linux version") && !strings.Contains(out, "bladeguest") {
+		t.Errorf("the director's console has neither its kernel's nor its helper's lines:\n%s", lastLines(out, 10))
 	}
 }
 
