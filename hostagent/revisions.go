@@ -27,6 +27,9 @@ func (a *Agent) Plan(ctx context.Context, r api.PlanRequest) (api.Plan, error) {
 	if found.HasErrors() {
 		return answer, nil
 	}
+	if answer.Given, err = given(blade.Guests); err != nil {
+		return answer, err
+	}
 	out := a.walk(ctx, &pass{blade: blade})
 	answer.Steps = append(answer.Steps, out.steps...)
 	return answer, out.err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 
 	"github.com/bladenet/bladenet/hostagent/api"
 	"github.com/bladenet/bladenet/policy"
@@ -43,7 +44,7 @@ func planVerb() verb {
 			}
 			return errSaid
 		}
-		if err := f.print(answer, func() error { return plan.Render(e.stdout, answer.Steps) }); err != nil {
+		if err := f.print(answer, func() error { return renderPlan(e.stdout, answer) }); err != nil {
 			return err
 		}
 		if *exitCode && len(answer.Steps) > 0 {
@@ -52,6 +53,19 @@ func planVerb() verb {
 		return nil
 	}
 	return v
+}
+
+// renderPlan writes the steps, and below them what the guests are given more of than there is.
+func renderPlan(w io.Writer, p api.Plan) error {
+	if err := plan.Render(w, p.Steps); err != nil {
+		return err
+	}
+	for _, over := range p.Given.Over() {
+		if _, err := fmt.Fprintln(w, "! "+over); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func readFiles(dir string) ([]api.File, error) {

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/bladenet/bladenet/policy"
@@ -34,6 +35,27 @@ type Plan struct {
 	Revision    int                `json:"revision"` // the revision that is in force now
 	Steps       []plan.Step        `json:"steps"`
 	Diagnostics policy.Diagnostics `json:"diagnostics,omitempty"`
+	Given       Given              `json:"given,omitzero"` // not between two revisions
+}
+
+// Given is what a blade's guests may take together, and what the blade has.
+type Given struct {
+	Memory     int64 `json:"memory"` // bytes
+	MemoryHere int64 `json:"memory_here"`
+	CPUs       int   `json:"cpus"`
+	CPUsHere   int   `json:"cpus_here"`
+}
+
+// Over says of what the guests are given more than there is, a sentence each.
+func (g Given) Over() []string {
+	var out []string
+	if g.Memory > g.MemoryHere {
+		out = append(out, fmt.Sprintf("guests are given %d MiB of memory, the blade has %d MiB: when they take it, the kernel ends processes", g.Memory>>20, g.MemoryHere>>20))
+	}
+	if g.CPUs > g.CPUsHere {
+		out = append(out, fmt.Sprintf("guests are given %d processors, the blade has %d: they share them", g.CPUs, g.CPUsHere))
+	}
+	return out
 }
 
 // ApplyRequest makes the policy folder a revision and the blade so.
