@@ -14,7 +14,7 @@ LEVELS := kernel,lab
 # Packages with tests that need a blade's kernel.
 KERNEL = $(shell grep -rlE "^//go:build kernel" --include=*_test.go bridges cmd guests hostagent packaging policy test/bench | xargs -n1 dirname | sort -u | sed "s|^|./|")
 
-.PHONY: help deps build images package demo test lint unit kernel e2e failover crash differential bench bench-deps fuzz clean
+.PHONY: help deps build images package demo test lint unit kernel e2e failover chaos crash differential bench bench-deps fuzz clean
 
 help: ## what there is
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -54,7 +54,7 @@ kernel: images package ## what needs the kernel of a blade: namespaces, links, r
 
 e2e: images ## the product as a user has it, and the lab itself
 	bin/lab down --name $(LAB)-e2e
-	trap 'bin/lab down --name $(LAB)-e2e' EXIT; bin/lab up --name $(LAB)-e2e && bin/lab test --name $(LAB)-e2e -v --timeout 20m ./test/e2e
+	trap 'bin/lab down --name $(LAB)-e2e' EXIT; bin/lab up --name $(LAB)-e2e && bin/lab test --name $(LAB)-e2e -v --run 'Module|Day' --timeout 20m ./test/e2e
 	bin/lab down --name $(LAB)-two
 	trap 'bin/lab down --name $(LAB)-two' EXIT; bin/lab up --name $(LAB)-two --blades 2 --fleet test/fleets/two-blades --agent && \
 	bin/lab test --name $(LAB)-two --in machine -v --run TestDirectReturn --timeout 15m ./test/e2e/twoblades
@@ -64,6 +64,13 @@ failover: images ## kill a director under 200 sessions, over two blades in the l
 	bin/lab down --name $(LAB)-failover
 	trap 'bin/lab down --name $(LAB)-failover' EXIT; bin/lab up --name $(LAB)-failover --blades 2 --fleet test/fleets/two-blades --agent && \
 	bin/lab test --name $(LAB)-failover --in machine -v --run TestADirectorDies --timeout 15m ./test/e2e/twoblades
+
+CHAOS ?= 10m
+RESTARTS ?= 100
+chaos: images ## harm a blade for CHAOS, then end its agent RESTARTS times under requests, in the lab
+	bin/lab down --name $(LAB)-chaos
+	trap 'bin/lab down --name $(LAB)-chaos' EXIT; bin/lab up --name $(LAB)-chaos && bin/lab test --name $(LAB)-chaos --run '^$$' ./test/e2e && \
+	  bin/lab exec --name $(LAB)-chaos -- sh -c 'cd /lab/src/test/e2e && BLADENET_CHAOS=$(CHAOS) BLADENET_RESTARTS=$(RESTARTS) exec ../../build/kerneltests/test_e2e.test -test.v -test.timeout 1h -test.run "Chaos|Restarts"' </dev/null
 
 PACKETS ?= 6000
 FLEETS ?= 25
