@@ -17,11 +17,13 @@ type Spec struct {
 	Driver   policy.Driver    `json:"driver"`
 	Image    string           `json:"image"`              // identity in the store, name-digest; the clone stands on it
 	Hostname string           `json:"hostname,omitempty"` // LXC only: a machine is told its name by its helper
-	Memory   int64            `json:"memory"`             // bytes
-	CPUs     int              `json:"cpus"`
-	CID      uint32           `json:"cid,omitempty"`     // vsock context identifier, KVM only
-	Ports    []Port           `json:"ports,omitempty"`   // taps in the guest's order, KVM only: a container's links are in its namespace
-	Volumes  []policy.Volume  `json:"volumes,omitempty"` // LXC only
+	// Privileged, LXC only: its root is the host's, without a user namespace in between.
+	Privileged bool            `json:"privileged,omitempty"`
+	Memory     int64           `json:"memory"` // bytes
+	CPUs       int             `json:"cpus"`
+	CID        uint32          `json:"cid,omitempty"`     // vsock context identifier, KVM only
+	Ports      []Port          `json:"ports,omitempty"`   // taps in the guest's order, KVM only: a container's links are in its namespace
+	Volumes    []policy.Volume `json:"volumes,omitempty"` // LXC only
 }
 
 // Port is a tap on the blade and the guest's own address on it.
@@ -34,7 +36,7 @@ type Port struct {
 func Define(g policy.Guest, image string) Spec {
 	s := Spec{Name: g.Name, Driver: g.Driver, Image: image, Memory: g.Memory, CPUs: g.CPUs}
 	if g.Driver != policy.DriverKVM {
-		s.Hostname = cmp.Or(g.Inside.Hostname, string(g.Name))
+		s.Hostname, s.Privileged = cmp.Or(g.Inside.Hostname, string(g.Name)), g.Privileged
 		s.Volumes = g.Volumes
 		return s
 	}
@@ -61,6 +63,7 @@ func (s Spec) Changes(w Spec) []string {
 	}
 	add("image", s.Image != w.Image, s.Image, w.Image)
 	add("hostname", s.Hostname != w.Hostname, s.Hostname, w.Hostname)
+	add("privileged", s.Privileged != w.Privileged, s.Privileged, w.Privileged)
 	add("memory", s.Memory != w.Memory, Size(s.Memory), Size(w.Memory))
 	add("cpus", s.CPUs != w.CPUs, s.CPUs, w.CPUs)
 	add("cid", s.CID != w.CID, s.CID, w.CID)

@@ -53,20 +53,22 @@ type Port struct {
 
 // Guest is one guest of this blade.
 type Guest struct {
-	Name     GuestName     `json:"name"`
-	Role     Role          `json:"role"`
-	Driver   Driver        `json:"driver"`
-	Image    string        `json:"image"`
-	Memory   int64         `json:"memory"` // bytes
-	CPUs     int           `json:"cpus"`
-	CID      uint32        `json:"cid,omitempty"` // vsock context identifier, KVM only
-	Ports    []Port        `json:"ports"`         // eth0, eth1
-	Serves   []ServiceName `json:"serves,omitempty"`
-	Inside   Inside        `json:"inside"`
-	Balancer *Balancer     `json:"balancer,omitempty"` // directors only
-	Drained  bool          `json:"drained,omitempty"`
-	Volumes  []Volume      `json:"volumes,omitempty"` // containers only; no path lies in another's
-	Pos      Pos           `json:"-"`
+	Name   GuestName `json:"name"`
+	Role   Role      `json:"role"`
+	Driver Driver    `json:"driver"`
+	Image  string    `json:"image"`
+	Memory int64     `json:"memory"` // bytes
+	CPUs   int       `json:"cpus"`
+	CID    uint32    `json:"cid,omitempty"` // vsock context identifier, KVM only
+	// Privileged, LXC only: without a user namespace of its own.
+	Privileged bool          `json:"privileged,omitempty"`
+	Ports      []Port        `json:"ports"` // eth0, eth1
+	Serves     []ServiceName `json:"serves,omitempty"`
+	Inside     Inside        `json:"inside"`
+	Balancer   *Balancer     `json:"balancer,omitempty"` // directors only
+	Drained    bool          `json:"drained,omitempty"`
+	Volumes    []Volume      `json:"volumes,omitempty"` // containers only; no path lies in another's
+	Pos        Pos           `json:"-"`
 }
 
 // Volume is a folder of the blade that a guest has at a path of its own, and that outlives the guest's clone.

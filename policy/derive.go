@@ -170,9 +170,9 @@ func (d *deriver) director(g *Director, b *balancing) Guest {
 func (d *deriver) realServer(g *RealServer) Guest {
 	serves := d.serves(g.Name)
 	return Guest{
-		Name: g.Name, Role: RoleRealServer, Driver: DriverLXC, Image: g.Image, Memory: g.Memory, CPUs: g.CPUs,
+		Name: g.Name, Role: RoleRealServer, Driver: DriverLXC, Image: g.Image, Memory: g.Memory, CPUs: g.CPUs, Privileged: g.Privileged,
 		Ports: d.ports(g.guest(), DriverLXC), Serves: serves,
-		Inside: d.inside(g.guest(), serves, insideSysctls()), Drained: g.Drain, Pos: g.Pos,
+		Inside: d.inside(g.guest(), serves, realServerSysctls(g.Privileged)), Drained: g.Drain, Pos: g.Pos,
 		Volumes: volumesOf(g),
 	}
 }
@@ -262,4 +262,13 @@ func insideSysctls() []Sysctl {
 // directorSysctls also keep a director from routing: direct routing leaves by IPVS, not by the forwarding path.
 func directorSysctls() []Sysctl {
 	return append(insideSysctls(), Sysctl{"net/ipv4/ip_forward", "0"})
+}
+
+// realServerSysctls also let a container's servers have low ports and send pings. Its network namespace is the host's, where
+// capabilities of a user namespace of its own count for nothing.
+func realServerSysctls(privileged bool) []Sysctl {
+	if privileged {
+		return insideSysctls()
+	}
+	return append(insideSysctls(), Sysctl{"net/ipv4/ip_unprivileged_port_start", "0"}, Sysctl{"net/ipv4/ping_group_range", "0 2147483647"})
 }

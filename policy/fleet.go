@@ -163,17 +163,18 @@ type VolumeEntry struct {
 
 // RealServer is one node.
 type RealServer struct {
-	Name    GuestName
-	Blade   BladeName
-	Image   string
-	Memory  int64
-	CPUs    int
-	Drain   bool          // takes no new connections
-	Serves  []Serve       // sorted by service
-	Volumes []VolumeEntry // sorted by name
-	Eth0    Attachment
-	Eth1    Attachment
-	Pos     Pos
+	Name       GuestName
+	Blade      BladeName
+	Image      string
+	Memory     int64
+	CPUs       int
+	Drain      bool          // takes no new connections
+	Privileged bool          // its root is the blade's root
+	Serves     []Serve       // sorted by service
+	Volumes    []VolumeEntry // sorted by name
+	Eth0       Attachment
+	Eth1       Attachment
+	Pos        Pos
 
 	macs [2]MAC // of eth0 and eth1
 	doc  *realServerDoc

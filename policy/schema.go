@@ -161,15 +161,16 @@ type directorDoc struct {
 }
 
 type realServerDoc struct {
-	Blade   at[BladeName]                   `yaml:"blade,required" doc:"Where it runs."`
-	Image   at[imageName]                   `yaml:"image,required" doc:"Base image."`
-	Memory  at[Size]                        `yaml:"memory" doc:"Memory." default:"512MiB"`
-	CPUs    at[int]                         `yaml:"cpus" doc:"Processors." default:"1" min:"1" max:"256"`
-	Drain   at[bool]                        `yaml:"drain" doc:"Takes no new connections: those that it has go on. bladectl drain writes it." default:"false"`
-	Serves  *entries[ServiceName, serveDoc] `yaml:"serves,required" doc:"The services that it answers for."`
-	Volumes entries[VolumeName, volumeDoc]  `yaml:"volumes" doc:"Folders of the blade that outlive the guest's clone, by name." default:"none"`
-	Eth0    *interfaceDoc                   `yaml:"eth0,required" doc:"In a return network: answers leave here."`
-	Eth1    *interfaceDoc                   `yaml:"eth1,required" doc:"In a service network: requests and checks arrive here."`
+	Blade      at[BladeName]                   `yaml:"blade,required" doc:"Where it runs."`
+	Image      at[imageName]                   `yaml:"image,required" doc:"Base image."`
+	Memory     at[Size]                        `yaml:"memory" doc:"Memory." default:"512MiB"`
+	CPUs       at[int]                         `yaml:"cpus" doc:"Processors." default:"1" min:"1" max:"256"`
+	Drain      at[bool]                        `yaml:"drain" doc:"Takes no new connections: those that it has go on. bladectl drain writes it." default:"false"`
+	Privileged at[bool]                        `yaml:"privileged" doc:"Runs without a user namespace of its own: root in it is root of the blade, kept in only by the capabilities that it lacks. For an image store whose file system cannot show files with other owners (overlay, NFS, virtiofs before Linux 6.12), or a program that insists on /sys." default:"false"`
+	Serves     *entries[ServiceName, serveDoc] `yaml:"serves,required" doc:"The services that it answers for."`
+	Volumes    entries[VolumeName, volumeDoc]  `yaml:"volumes" doc:"Folders of the blade that outlive the guest's clone, by name." default:"none"`
+	Eth0       *interfaceDoc                   `yaml:"eth0,required" doc:"In a return network: answers leave here."`
+	Eth1       *interfaceDoc                   `yaml:"eth1,required" doc:"In a service network: requests and checks arrive here."`
 }
 
 type serveDoc struct {

@@ -37,7 +37,7 @@ func TestMistakesOfAContainer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	broken := strings.Replace(string(text), "/rootfs:", "/nowhere:", 1)
+	broken := strings.Replace(string(text), "/seccomp\n", "/nowhere\n", 1)
 	if err := os.WriteFile(config, []byte(broken), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -46,7 +46,7 @@ func TestMistakesOfAContainer(t *testing.T) {
 	}
 	err = d.Start(ctx, spec.Name)
 	if err == nil {
-		t.Fatal("start on a missing root file system: no error")
+		t.Fatal("start with a missing filter of system calls: no error")
 	}
 	t.Log(err)
 	do(t, "create", func() error { return d.Create(ctx, spec) })

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -25,7 +26,7 @@ const helperVerb = "lxc-start"
 // only glibc hands arguments to what runs before main, RunHelper ends the process with an error, or a second daemon would start.
 // It returns false for all other arguments (os.Args[1:]).
 func RunHelper(args []string) bool {
-	if len(args) < 4 || args[0] != helperVerb {
+	if len(args) == 0 || args[0] != helperVerb {
 		return false
 	}
 	fmt.Fprintln(os.Stderr, "lxc-start: this program's C library gives constructors no arguments: build it with glibc")
@@ -33,18 +34,20 @@ func RunHelper(args []string) bool {
 	return true
 }
 
-// spawn runs the helper for one container, with the argument vector of its init. The monitor that stays behind is in a session of its own and holds none of our descriptors.
-func (d *Driver) spawn(ctx context.Context, name policy.GuestName, command []string) error {
+// spawn runs the helper for one container, with what its root is made of and the argument vector of its init. The monitor that stays
+// behind is in a session of its own and holds none of our descriptors.
+func (d *Driver) spawn(ctx context.Context, name policy.GuestName, root, command []string) error {
 	log, err := os.OpenFile(filepath.Join(d.dir(name), "lxc.log"), os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
 	}
 	defer log.Close()
-	args := append([]string{helperVerb, d.Dir, string(name)}, command...)
+	args := slices.Concat([]string{helperVerb, d.Dir, string(name)}, root, command)
 	cmd := exec.CommandContext(ctx, "/proc/self/exe", args...) // this program, even after its file was replaced
 	cmd.Args[0] = "bladed"
 	cmd.Dir = "/"
-	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
+	// Without a PATH liblxc writes maps of ids by itself. With one it runs newuidmap where that is installed, which wants ours in /etc/subuid.
+	cmd.Env = []string{}
 	cmd.Stderr = log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	cmd.WaitDelay = time.Second

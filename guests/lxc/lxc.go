@@ -138,9 +138,19 @@ func (d *Driver) create(ctx context.Context, s guests.Spec) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
+	var base uint32
+	if !s.Privileged {
+		if err := d.passable(); err != nil {
+			return err
+		}
+		if base, err = d.reserve(s.Name); err != nil {
+			return err
+		}
+	}
 	mark := filepath.Join(dir, image.MarkFile)
-	if old, err := os.ReadFile(mark); err != nil || string(old) != img.ID+"\n" {
-		// A delta over another image is no clone of this one. The configuration goes first: without it the guest counts as partial.
+	if old, err := os.ReadFile(mark); err != nil || string(old) != img.ID+"\n" || !owned(filepath.Join(dir, "delta"), base) {
+		// A delta over another image, or with the ids of others, is no clone of this one. The configuration goes first: without it the
+		// guest counts as partial.
 		for _, part := range []string{"config", "delta", "work"} {
 			if err := os.RemoveAll(filepath.Join(dir, part)); err != nil {
 				return err
@@ -150,7 +160,7 @@ func (d *Driver) create(ctx context.Context, s guests.Spec) error {
 			return err
 		}
 	}
-	if err := os.MkdirAll(filepath.Join(dir, "delta"), 0o755); err != nil {
+	if err := makeFolders(dir, base); err != nil {
 		return err
 	}
 	for _, v := range s.Volumes {
@@ -161,8 +171,12 @@ func (d *Driver) create(ctx context.Context, s guests.Spec) error {
 	if err := writeFile(filepath.Join(dir, "seccomp"), config.Seccomp()); err != nil {
 		return err
 	}
+	volumes := config.VolumesPoint
+	if s.Privileged {
+		volumes = d.Volumes.Guest(s.Name)
+	}
 	return writeFile(filepath.Join(dir, "config"), config.Encode(config.Container{
-		Spec: s, Dir: dir, Image: img, Namespace: d.Namespace(s.Name), VolumesAt: d.Volumes.Guest(s.Name), AppArmor: d.AppArmor,
+		Spec: s, Dir: dir, Image: img, Namespace: d.Namespace(s.Name), VolumesAt: volumes, AppArmor: d.AppArmor, FirstID: base,
 	}))
 }
 
@@ -210,7 +224,11 @@ func (d *Driver) start(ctx context.Context, name policy.GuestName) error {
 	if err := clear(ctx, name); err != nil {
 		return err
 	}
-	return d.spawn(ctx, name, img.Command)
+	root, err := d.rootArguments(o.Spec, img)
+	if err != nil {
+		return err
+	}
+	return d.spawn(ctx, name, root, img.Command)
 }
 
 // Stop sends the image's halt signal, waits, then kills. A container whose monitor is gone or hangs is ended through its control groups.
@@ -258,7 +276,7 @@ func (d *Driver) Destroy(ctx context.Context, name policy.GuestName) error {
 	if err := clear(ctx, name); err != nil {
 		return fmt.Errorf("destroy container %s: %w", name, err)
 	}
-	for _, path := range []string{filepath.Join(d.dir(name), "config"), d.dir(name)} {
+	for _, path := range []string{filepath.Join(d.dir(name), "config"), d.dir(name), d.lockFile(name)} {
 		if err := os.RemoveAll(path); err != nil {
 			return fmt.Errorf("destroy container %s: %w", name, err)
 		}

@@ -62,7 +62,7 @@ func blade(t *testing.T) *Driver {
 	return d
 }
 
-// namespace makes a named network namespace with the VIPs on lo, as the agent does before a start.
+// namespace makes a named network namespace with the VIPs on lo and low ports for everybody in it, as the agent does before a start.
 func namespace(t *testing.T, name string) {
 	t.Helper()
 	for _, args := range [][]string{
@@ -76,6 +76,11 @@ func namespace(t *testing.T, name string) {
 		}
 	}
 	t.Cleanup(func() { _ = exec.Command("ip", "netns", "del", name).Run() })
+	if err := within(t, name, func() error {
+		return os.WriteFile("/proc/sys/net/ipv4/ip_unprivileged_port_start", []byte("0"), 0)
+	}); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // wanted is a web guest of that name on the newest image.

@@ -3,13 +3,18 @@
  * monitor off the calling process, which is safe, and quick, only from a process that does nothing else.
  */
 
+#define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#include "root.h"
 
 #include <lxc/lxccontainer.h>
 
@@ -25,9 +30,11 @@ static bool reset_oom_score(void)
 	return done;
 }
 
-static int start(const char *dir, const char *name, char *const command[])
+static int start(const char *dir, const char *name, const struct root *root, char *const command[])
 {
 	umask(022);
+	if (root->base && !mount_root(root))
+		return 1;
 	if (!reset_oom_score()) {
 		fprintf(stderr, "reset oom score: %s\n", strerror(errno));
 		return 1;
@@ -50,7 +57,20 @@ static int start(const char *dir, const char *name, char *const command[])
 
 __attribute__((constructor)) static void start_and_exit(int argc, char **argv)
 {
-	/* program, verb, folder of containers, name, command and its arguments */
-	if (argc >= 5 && strcmp(argv[1], "lxc-start") == 0)
-		_exit(start(argv[2], argv[3], argv + 4));
+	/* program, verb, folder of containers, name, as root.h has it: base to netns, command and its arguments */
+	if (argc < 11 || strcmp(argv[1], "lxc-start") != 0)
+		return;
+	char clone[PATH_MAX];
+	if (snprintf(clone, sizeof(clone), "%s/%s", argv[2], argv[3]) >= (int)sizeof(clone))
+		_exit(1);
+	struct root root = {
+		.clone = clone,
+		.base = strtoul(argv[4], NULL, 10),
+		.image = argv[5],
+		.point = argv[6],
+		.volumes = argv[7],
+		.volumes_point = argv[8],
+		.netns = argv[9],
+	};
+	_exit(start(argv[2], argv[3], &root, argv + 10));
 }

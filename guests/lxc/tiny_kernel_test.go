@@ -19,11 +19,17 @@ import (
 // tiny is a store with one image of one static program, busybox, and a command.
 func tiny(t *testing.T, command ...string) image.Store {
 	t.Helper()
-	s := image.Store{Dir: t.TempDir()}
+	// A temporary folder may be one in memory, whose files Linux 6.1 cannot show with other owners.
+	dir, err := os.MkdirTemp("/var/tmp", "images")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	s := image.Store{Dir: dir}
 	if err := os.Chmod(s.Dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	dir := filepath.Join(s.Dir, "web-0123456789ab")
+	dir = filepath.Join(s.Dir, "web-0123456789ab")
 	for _, sub := range []string{"bin", "dev", "proc", "sys", "tmp"} {
 		if err := os.MkdirAll(filepath.Join(dir, "rootfs", sub), 0o755); err != nil {
 			t.Fatal(err)

@@ -86,7 +86,8 @@ func TestVolumeOutlivesTheClone(t *testing.T) {
 	ctx := context.Background()
 	const name = "volume-rs1"
 	d := blade(t)
-	d.Volumes.Dir = filepath.Join(t.TempDir(), "volumes")
+	d.Volumes.Dir = filepath.Join(d.Dir, ".volumes")
+	t.Cleanup(func() { os.RemoveAll(d.Volumes.Dir) }) // before the driver's own clean-up
 	d.Images = tiny(t, "/bin/busybox", "sh", "-c", visitor)
 	older, newer := builds(t, d.Images)
 	namespace(t, name)

@@ -17,6 +17,9 @@ import (
 
 // settle makes the machine a blade, or several, with a router and a user beside.
 func (u *start) settle(ctx context.Context) error {
+	if err := u.script(ctx, machine, mountRoots, nil); err != nil {
+		return fmt.Errorf("mount images: %w", err)
+	}
 	if err := u.spaces(ctx); err != nil {
 		return err
 	}

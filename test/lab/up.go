@@ -180,6 +180,9 @@ func (u *start) prepare(ctx context.Context) (err error) {
 	if u.image, err = EnsureImage(ctx, u.options.Log); err != nil {
 		return err
 	}
+	if err := u.makeRoots(ctx); err != nil {
+		return err
+	}
 	u.begin = time.Now()
 	accel, err := chooseAccel(ctx, u.image)
 	if err != nil {

@@ -17,7 +17,7 @@ import (
 )
 
 // layout counts changes of the template below that a running container needs a restart for.
-const layout = 1
+const layout = 2
 
 // Container is everything that one configuration file is made of.
 type Container struct {
@@ -27,7 +27,21 @@ type Container struct {
 	Namespace string      // path of the network namespace that it joins
 	AppArmor  string      // profile, or unconfined
 	VolumesAt string      // folder of its volumes, where its monitor sees it
+	FirstID   uint32      // the host's id of its root; 0 if it is privileged
 }
+
+// IDs is how many users and groups a container has.
+const IDs = 65536
+
+// RootPoint is where the monitor of a container with ids of its own sees the container's root. Each monitor has a mount namespace of its
+// own, so one empty folder does for all. It is none of the container's: its root must be able to pass through.
+const RootPoint = "/run/bladenet/root"
+
+// VolumesPoint is where such a monitor sees the container's volumes, with the container's ids.
+const VolumesPoint = "/run/bladenet/volumes"
+
+// overlayKey is a comment to liblxc, to which image and delta of such a container are not known.
+const overlayKey = "# overlay"
 
 // kept are the capabilities of a container's processes: what servers need to change user, open low ports and own their files.
 // Not among them: net_admin and net_raw (its network is the blade's to change), sys_admin, sys_module, sys_ptrace, mknod.
@@ -42,7 +56,16 @@ func Encode(c Container) []byte {
 	var b strings.Builder
 	set := func(key string, value any) { fmt.Fprintf(&b, "lxc.%s = %v\n", key, value) }
 	set("uts.name", c.Hostname)
-	set("rootfs.path", "overlay:"+c.Image.Rootfs()+":"+filepath.Join(c.Dir, "delta"))
+	overlay, mounts := c.Image.Rootfs()+":"+filepath.Join(c.Dir, "delta"), "proc:mixed sys:ro"
+	if c.Privileged {
+		set("rootfs.path", "overlay:"+overlay)
+	} else {
+		fmt.Fprintf(&b, "%s = %s\n", overlayKey, overlay)
+		set("rootfs.path", "dir:"+RootPoint)
+		set("idmap", fmt.Sprintf("u 0 %d %d", c.FirstID, IDs))
+		set("idmap", fmt.Sprintf("g 0 %d %d", c.FirstID, IDs))
+		mounts = "proc:mixed" // /sys is for who owns the network namespace, and a server needs nothing of it
+	}
 	set("namespace.share.net", c.Namespace)
 	halt := c.Image.Halt
 	if halt == "" {
@@ -53,7 +76,7 @@ func Encode(c Container) []byte {
 	set("autodev", 1)
 	set("tty.max", 0)
 	set("pty.max", 64)
-	set("mount.auto", "proc:mixed sys:ro")
+	set("mount.auto", mounts)
 	caps := slices.Concat(kept, c.Image.Capabilities)
 	slices.Sort(caps)
 	set("cap.keep", strings.Join(slices.Compact(caps), " "))
@@ -98,7 +121,7 @@ func header(body string) string {
 
 // Decode reads back what of a definition a configuration file holds. Stale says that Encode of this version did not write the file as it is.
 func Decode(text []byte) (s guests.Spec, stale bool, err error) {
-	s.Driver = policy.DriverLXC
+	s.Driver, s.Privileged = policy.DriverLXC, true
 	head, body, _ := bytes.Cut(text, []byte("\n"))
 	stale = string(head)+"\n" != header(string(body))
 	lines := bufio.NewScanner(bytes.NewReader(body))
@@ -123,11 +146,13 @@ func decodeKey(s *guests.Spec, key, value string) (err error) {
 		s.Volumes = append(s.Volumes, decodeVolume(value))
 	case "lxc.uts.name":
 		s.Hostname = value
-	case "lxc.rootfs.path":
-		if parts := strings.Split(value, ":"); len(parts) == 3 {
-			s.Image = filepath.Base(filepath.Dir(parts[1]))
-			s.Name = policy.GuestName(filepath.Base(filepath.Dir(parts[2])))
+	case "lxc.rootfs.path", overlayKey:
+		if parts := strings.Split(strings.TrimPrefix(value, "overlay:"), ":"); len(parts) == 2 && parts[0] != "dir" {
+			s.Image = filepath.Base(filepath.Dir(parts[0]))
+			s.Name = policy.GuestName(filepath.Base(filepath.Dir(parts[1])))
 		}
+	case "lxc.idmap":
+		s.Privileged = false
 	case "lxc.cgroup2.memory.max":
 		s.Memory, err = strconv.ParseInt(value, 10, 64)
 	case "lxc.cgroup2.cpu.max":

@@ -40,7 +40,7 @@ func container(t testing.TB) (Container, string) {
 		Spec: guests.Spec{
 			Name: "www-1", Driver: policy.DriverLXC, Image: img.ID, Hostname: "www-1.example.org", Memory: 256 << 20, CPUs: 2,
 		},
-		Dir: "/var/lib/bladenet/lxc/www-1", Image: img, Namespace: "/run/bladenet/netns/www-1", AppArmor: "unconfined",
+		Dir: "/var/lib/bladenet/lxc/www-1", Image: img, Namespace: "/run/bladenet/netns/www-1", AppArmor: "unconfined", FirstID: 1 << 30,
 	}, dir
 }
 
@@ -50,6 +50,9 @@ func TestEncode(t *testing.T) {
 	// The digest in the first line covers the path of this run's store.
 	_, got, _ = bytes.Cut(got, []byte("\n"))
 	golden.Check(t, "container.conf", got)
+	c.Privileged, c.FirstID = true, 0
+	_, got, _ = bytes.Cut(bytes.ReplaceAll(Encode(c), []byte(dir), []byte("/images")), []byte("\n"))
+	golden.Check(t, "privileged.conf", got)
 	golden.Check(t, "seccomp", Seccomp())
 }
 
@@ -59,6 +62,7 @@ func TestDecodeReadsWhatEncodeWrote(t *testing.T) {
 		func(*Container) {},
 		func(c *Container) { c.Memory, c.CPUs = 0, 0 },
 		func(c *Container) { c.Hostname = "a" },
+		func(c *Container) { c.Privileged, c.FirstID = true, 0 },
 		func(c *Container) {
 			c.VolumesAt = "/var/lib/bladenet/volumes/www-1"
 			c.Volumes = []policy.Volume{{Name: "data", Path: "/var/lib/ldap"}, {Name: "pages", Path: "/srv/www", ReadOnly: true}}
@@ -80,7 +84,7 @@ func TestDecodeReadsWhatEncodeWrote(t *testing.T) {
 				t.Errorf("edit %q is not seen", edit)
 			}
 		}
-		if _, stale, _ := Decode(bytes.Replace(text, []byte("# bladenet 1"), []byte("# bladenet 0"), 1)); !stale {
+		if _, stale, _ := Decode(bytes.Replace(text, []byte("# bladenet 2"), []byte("# bladenet 1"), 1)); !stale {
 			t.Error("another layout is not seen")
 		}
 	}
