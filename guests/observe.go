@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -34,8 +35,29 @@ type Image struct {
 // Hold keeps a guest stopped.
 type Hold struct {
 	Operator bool      // an operator stopped it: it is stopped now and stays so, silently
+	Reclone  bool      // with Operator: it is made anew from the newest build of its image
 	Until    time.Time // else: not to be started before, and shown as blocked with Reason
 	Reason   string
+}
+
+// Builds says which build of an image a wanted guest's clone stands on, and which other build of the same image is the newest; either may be
+// empty.
+func (s State) Builds(g policy.Guest) (have, newer string) {
+	i := slices.IndexFunc(s.Guests, func(o Observed) bool { return o.Name == g.Name && o.Driver == g.Driver && o.Phase != Foreign })
+	if i < 0 {
+		return "", ""
+	}
+	have = s.Guests[i].Image
+	if newest := s.Images[ImageKey{g.Image, g.Driver}].ID; newest != "" && newest != have && isBuildOf(have, g.Image) {
+		newer = newest
+	}
+	return have, newer
+}
+
+// isBuildOf says whether an identity, name-digest, is of an image of that name.
+func isBuildOf(id, name string) bool {
+	i := strings.LastIndexByte(id, '-')
+	return i >= 0 && id[:i] == name
 }
 
 // Observe asks every driver at once, and the store for the images that want names. A driver that does not answer is Down with its

@@ -105,6 +105,9 @@ func run(g policy.Guest, o Observed, ok bool, have State) []Step {
 		}
 		return []Step{step(w, plan.Blocked, nil, image.Problem)}
 	}
+	if ok && o.Phase != Partial && isBuildOf(o.Image, g.Image) && !have.Held[w.Name].Reclone {
+		w.Image = o.Image // a newer build waits until somebody asks for it: what stops by itself comes back as it was
+	}
 	changes := changesOf(o, w)
 	held := have.Held[w.Name].Operator
 	switch {

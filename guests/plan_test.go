@@ -42,6 +42,35 @@ func with[T any](v T, change func(*T)) T {
 	return v
 }
 
+// older is a guest that stands on an earlier build of its image.
+func older(o Observed) Observed {
+	o.Image = "web-ffffffffffff"
+	return o
+}
+
+func TestBuilds(t *testing.T) {
+	web, shop := realServer("www-1"), with(realServer("www-2"), func(g *policy.Guest) { g.Image = "shop" })
+	for _, c := range []struct {
+		name         string
+		want         policy.Guest
+		have         []Observed
+		build, newer string
+	}{
+		{"none", web, nil, "", ""},
+		{"newest", web, []Observed{as(web, Running)}, "web-0123456789ab", ""},
+		{"older", web, []Observed{older(as(web, Running))}, "web-ffffffffffff", "web-0123456789ab"},
+		{"of another image", web, []Observed{with(as(web, Running), func(o *Observed) { o.Image = "web-front-0123456789ab" })}, "web-front-0123456789ab", ""},
+		{"gone from the store", shop, []Observed{with(as(shop, Running), func(o *Observed) { o.Image = "shop-0123456789ab" })}, "shop-0123456789ab", ""},
+		{"of another driver", web, []Observed{with(as(web, Running), func(o *Observed) { o.Driver = policy.DriverKVM })}, "", ""},
+	} {
+		s := State{Guests: c.have}
+		resolve(&s, []policy.Guest{c.want})
+		if build, newer := s.Builds(c.want); build != c.build || newer != c.newer {
+			t.Errorf("%s: %q, %q; want %q, %q", c.name, build, newer, c.build, c.newer)
+		}
+	}
+}
+
 func TestPlan(t *testing.T) {
 	web, dir := realServer("www-1"), director("dir-1")
 	other := with(realServer("www-2"), func(g *policy.Guest) { g.Memory = 512 << 20 })
@@ -67,6 +96,18 @@ func TestPlan(t *testing.T) {
 			with(realServer("www-4"), func(g *policy.Guest) { g.Volumes = volumes }),
 		}, State{Guests: []Observed{
 			with(as(web, Running), func(o *Observed) { o.Volumes = volumes[:1] }), with(as(other, Stopped), func(o *Observed) { o.Volumes = volumes[1:] }),
+		}}},
+		{"newer-build", []policy.Guest{web, other, realServer("www-4"), with(realServer("www-5"), func(g *policy.Guest) { g.Memory = 1 << 30 })}, State{
+			Guests: []Observed{
+				older(as(web, Running)), older(as(other, Stopped)), older(as(realServer("www-4"), Running)), older(as(realServer("www-5"), Stopped)),
+			},
+		}},
+		{"newer-build-asked-for", []policy.Guest{web, other}, State{
+			Guests: []Observed{older(as(web, Running)), older(as(other, Stopped))},
+			Held:   map[policy.GuestName]Hold{"www-1": {Operator: true, Reclone: true}, "www-2": {Operator: true, Reclone: true}},
+		}},
+		{"other-image", []policy.Guest{web, other}, State{Guests: []Observed{
+			with(as(web, Running), func(o *Observed) { o.Image = "web-front-0123456789ab" }), with(as(other, Stopped), func(o *Observed) { o.Image = "shop-0123456789ab" }),
 		}}},
 		{"edited", []policy.Guest{web}, State{Guests: []Observed{with(as(web, Stopped), func(o *Observed) { o.Stale = true })}}},
 		{"partial", []policy.Guest{web}, State{Guests: []Observed{{Spec: Spec{Name: "www-1", Driver: policy.DriverLXC}, Phase: Partial}}}},

@@ -1,6 +1,7 @@
 package hostagent
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -26,6 +27,7 @@ type stopped struct {
 // stop is how one was stopped.
 type stop struct {
 	Drained bool `json:"drained,omitempty"` // for the stop: its start takes that back
+	Reclone bool `json:"reclone,omitempty"` // it comes back on the newest build of its image
 }
 
 // openStopped reads the file. One that cannot be read holds nobody, and is an error beside it.
@@ -80,8 +82,8 @@ func (s *stopped) change(name policy.GuestName, how *stop) error {
 func (s *stopped) hold(held map[policy.GuestName]guests.Hold) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for name := range s.guests {
-		held[name] = guests.Hold{Operator: true}
+	for name, how := range s.guests {
+		held[name] = guests.Hold{Operator: true, Reclone: how.Reclone}
 	}
 }
 
@@ -91,7 +93,7 @@ func (a *Agent) Stop(ctx context.Context, r api.PowerRequest, report func(api.Ev
 	if err != nil {
 		return err
 	}
-	how := stop{Drained: r.Drain > 0 && was.Role == policy.RoleRealServer && !was.Drained}
+	how := stop{Drained: r.Drain > 0 && was.Role == policy.RoleRealServer && !was.Drained, Reclone: r.Reclone}
 	if how.Drained {
 		a.drainBefore(ctx, r.Name, r.Drain, report)
 	}
@@ -129,12 +131,41 @@ func (a *Agent) release(name policy.GuestName, report func(api.Event)) error {
 	return a.pass(a.life, report)
 }
 
-// Restart stops a guest and starts it, which is when a changed definition or a newer image takes effect.
+// Restart stops a guest and starts it, which is when a changed definition takes effect. Asked to reclone it restarts only a guest whose image
+// has a newer build, and makes its clone anew on that one; its volumes, links and addresses stay.
 func (a *Agent) Restart(ctx context.Context, r api.PowerRequest, report func(api.Event)) error {
+	if r.Reclone {
+		have, newer, err := a.builds(ctx, r.Name)
+		if err != nil {
+			return err
+		}
+		if newer == "" {
+			report(api.Event{Message: fmt.Sprintf("%s stands on %s: no newer build of its image is in the store", r.Name, cmp.Or(have, "nothing yet"))})
+			return nil
+		}
+		report(api.Event{Message: fmt.Sprintf("%s: %s -> %s", r.Name, have, newer)})
+	}
 	if err := a.Stop(ctx, r, report); err != nil {
 		return err
 	}
 	return a.Start(ctx, r, report)
+}
+
+// builds says which build of its image a guest stands on, and which newer one there is.
+func (a *Agent) builds(ctx context.Context, name policy.GuestName) (have, newer string, err error) {
+	g, err := a.wantedGuest(name)
+	if err != nil {
+		return "", "", err
+	}
+	state, err := guests.Observe(ctx, a.cfg.Drivers, a.cfg.Images, []policy.Guest{g})
+	if err != nil {
+		return "", "", err
+	}
+	if why := state.Down[g.Driver]; why != "" {
+		return "", "", errors.New(why)
+	}
+	have, newer = state.Builds(g)
+	return have, newer, nil
 }
 
 // wantedGuest returns a guest of this blade.

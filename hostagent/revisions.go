@@ -2,9 +2,11 @@ package hostagent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
+	"github.com/bladenet/bladenet/guests"
 	"github.com/bladenet/bladenet/hostagent/api"
 	"github.com/bladenet/bladenet/hostagent/revision"
 	"github.com/bladenet/bladenet/policy"
@@ -32,7 +34,20 @@ func (a *Agent) Plan(ctx context.Context, r api.PlanRequest) (api.Plan, error) {
 	}
 	out := a.walk(ctx, &pass{blade: blade})
 	answer.Steps = append(answer.Steps, out.steps...)
-	return answer, out.err
+	state, err := guests.Observe(ctx, a.cfg.Drivers, a.cfg.Images, blade.Guests)
+	answer.Notes = notes(blade.Guests, state)
+	return answer, errors.Join(out.err, err)
+}
+
+// notes says which guests stand on an older build of their image.
+func notes(wanted []policy.Guest, state guests.State) []string {
+	var out []string
+	for _, g := range wanted {
+		if have, newer := state.Builds(g); newer != "" {
+			out = append(out, fmt.Sprintf("%s stands on %s, and %s is newer: `bladectl restart --reclone %s`", g.Name, have, newer, g.Name))
+		}
+	}
+	return out
 }
 
 // asked returns the files that a plan is asked for.

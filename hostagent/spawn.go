@@ -168,7 +168,12 @@ func (a *Agent) Destroy(ctx context.Context, r api.DestroyRequest, report func(a
 	if err != nil {
 		return err
 	}
-	return a.remove(from, r.Names, "destroy "+joinNames(r.Names), report)
+	if names := a.stillWanted(r, from.fleet); len(names) > 0 {
+		if err := a.remove(from, names, "destroy "+joinNames(names), report); err != nil {
+			return err
+		}
+	}
+	return a.endVolumes(ctx, r, report)
 }
 
 // undo takes back a spawn, whatever an operator has written into the folder meanwhile.

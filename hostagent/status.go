@@ -48,7 +48,7 @@ func (a *Agent) observed(ctx context.Context, now wanted) (api.Status, error) {
 		return s, err
 	}
 	for _, g := range now.blade.Guests {
-		s.Guests = append(s.Guests, a.guestStatus(g, have.Guests))
+		s.Guests = append(s.Guests, a.guestStatus(g, have))
 		s.Services = append(s.Services, a.serviceStatus(g)...)
 	}
 	if err := a.filterStatus(ctx, now.blade, &s.Filter); err != nil {
@@ -118,9 +118,10 @@ func linkStatus(blade policy.Blade, have bridges.State) []api.Link {
 	return out
 }
 
-func (a *Agent) guestStatus(g policy.Guest, have []guests.Observed) api.Guest {
+func (a *Agent) guestStatus(g policy.Guest, have guests.State) api.Guest {
 	s := api.Guest{Name: g.Name, Role: g.Role, Driver: g.Driver, Image: g.Image, State: "absent", Drained: g.Drained}
-	for _, o := range have {
+	s.Build, s.NewerBuild = have.Builds(g)
+	for _, o := range have.Guests {
 		if o.Name == g.Name && o.Driver == g.Driver {
 			s.State, s.Since = string(o.Phase), o.Since
 		}

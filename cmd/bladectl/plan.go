@@ -55,13 +55,18 @@ func planVerb() verb {
 	return v
 }
 
-// renderPlan writes the steps, and below them what the guests are given more of than there is.
+// renderPlan writes the steps, below them what the guests are given more of than there is, and what an operator may want to do besides.
 func renderPlan(w io.Writer, p api.Plan) error {
 	if err := plan.Render(w, p.Steps); err != nil {
 		return err
 	}
 	for _, over := range p.Given.Over() {
 		if _, err := fmt.Fprintln(w, "! "+over); err != nil {
+			return err
+		}
+	}
+	for _, note := range p.Notes {
+		if _, err := fmt.Fprintln(w, "note: "+note); err != nil {
 			return err
 		}
 	}

@@ -27,6 +27,9 @@ func powerVerb(name, brief string, drains bool) verb {
 		if drains {
 			f.DurationVar(&r.Drain, "drain", 30*time.Second, "how long a real server may take to end the connections that it has; 0: none")
 		}
+		if name == "restart" {
+			f.BoolVar(&r.Reclone, "reclone", false, "if its image has a newer build, make its clone anew on that one; its volumes stay; else do nothing")
+		}
 		words, err := f.parse(args, 1, 1)
 		if err != nil {
 			return err

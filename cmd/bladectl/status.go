@@ -106,6 +106,9 @@ func writeGuests(w io.Writer, guests []api.Guest) {
 		if g.Drained {
 			state += ", drained"
 		}
+		if g.NewerBuild != "" {
+			state += ", an older build"
+		}
 		if d := g.Director; d != nil && g.Held == "" {
 			switch {
 			case d.Error != "":

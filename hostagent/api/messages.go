@@ -34,6 +34,7 @@ type Plan struct {
 	Blade       policy.BladeName   `json:"blade"`
 	Revision    int                `json:"revision"` // the revision that is in force now
 	Steps       []plan.Step        `json:"steps"`
+	Notes       []string           `json:"notes,omitempty"` // what an operator may want to do besides
 	Diagnostics policy.Diagnostics `json:"diagnostics,omitempty"`
 	Given       Given              `json:"given,omitzero"` // not between two revisions
 }
@@ -137,14 +138,16 @@ type SpawnRequest struct {
 
 // DestroyRequest asks that guests be taken out of the policy and removed whole.
 type DestroyRequest struct {
-	Names []policy.GuestName `json:"names"`
-	Drain time.Duration      `json:"drain,omitempty"` // how long to wait for a real server's connections to end, in nanoseconds
+	Names   []policy.GuestName `json:"names"`
+	Drain   time.Duration      `json:"drain,omitempty"`   // how long to wait for a real server's connections to end, in nanoseconds
+	Volumes bool               `json:"volumes,omitempty"` // remove their volumes too; of guests that are gone already only these
 }
 
 // PowerRequest asks that a guest be started, stopped or restarted.
 type PowerRequest struct {
-	Name  policy.GuestName `json:"name"`
-	Drain time.Duration    `json:"drain,omitempty"` // how long a real server's connections may take to end before it is stopped, in nanoseconds
+	Name    policy.GuestName `json:"name"`
+	Drain   time.Duration    `json:"drain,omitempty"`   // how long a real server's connections may take to end before it is stopped, in nanoseconds
+	Reclone bool             `json:"reclone,omitempty"` // of a restart: only if its image has a newer build, and on that one
 }
 
 // LogRequest asks for what a guest has printed on its console.
@@ -288,16 +291,18 @@ type Port struct {
 
 // Guest is a guest of this blade.
 type Guest struct {
-	Name      policy.GuestName `json:"name"`
-	Role      policy.Role      `json:"role"`
-	Driver    policy.Driver    `json:"driver"`
-	Image     string           `json:"image"`
-	State     string           `json:"state"`             // running, stopped, absent
-	Held      string           `json:"held,omitempty"`    // why it is stopped and stays so
-	Drained   bool             `json:"drained,omitempty"` // takes no new connections
-	Since     time.Time        `json:"since,omitzero"`
-	Addresses []string         `json:"addresses"`
-	Director  *Director        `json:"director,omitempty"`
+	Name       policy.GuestName `json:"name"`
+	Role       policy.Role      `json:"role"`
+	Driver     policy.Driver    `json:"driver"`
+	Image      string           `json:"image"`
+	Build      string           `json:"build,omitempty"`       // of its image, what its clone stands on
+	NewerBuild string           `json:"newer_build,omitempty"` // of its image, what it would stand on if it was made anew
+	State      string           `json:"state"`                 // running, stopped, absent
+	Held       string           `json:"held,omitempty"`        // why it is stopped and stays so
+	Drained    bool             `json:"drained,omitempty"`     // takes no new connections
+	Since      time.Time        `json:"since,omitzero"`
+	Addresses  []string         `json:"addresses"`
+	Director   *Director        `json:"director,omitempty"`
 }
 
 // Director is what a director of this blade last said of itself.
