@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"syscall"
 
 	"github.com/bladenet/bladenet/guests"
@@ -35,7 +36,10 @@ func (d *Driver) Exec(ctx context.Context, name policy.GuestName, command, env [
 	cmd.Dir = "/"
 	cmd.Env = append([]string{path, "HOME=/root", "container=lxc"}, env...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = files[0], files[1], files[2]
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	// The command ends with us, whatever ends us; a parent's death is that of the thread that forked, so it stays this one's.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	err = cmd.Run()
 	var exit *exec.ExitError
 	if errors.As(err, &exit) && exit.Exited() {
