@@ -79,11 +79,12 @@ differential: images ## 111 000 drawn packets through Judge and a blade's kernel
 	trap 'bin/lab down --name $(LAB)-differential' EXIT; bin/lab up --name $(LAB)-differential && bin/lab test --name $(LAB)-differential --run '^$$' ./policy/nft && \
 	  bin/lab exec --name $(LAB)-differential -- sh -c 'cd /lab/src/policy/nft && exec ../../build/kerneltests/policy_nft.test -test.v -test.run AgreesWithKernel -test.timeout 1h -packets $(PACKETS) -fleets $(FLEETS)' </dev/null
 
-crash: build ## kill the agent after every single step of bringing a blade up and of ten changes, in the lab; takes long
-	mkdir -p build/kerneltests && $(GO) test -c -tags $(TAGS),kernel -o build/kerneltests/hostagent.test ./hostagent
+crash: build ## kill the agent after every single step of bringing a blade up, of ten changes, of a spawn and a destroy, in the lab; takes long
+	mkdir -p build/kerneltests && $(GO) test -c -tags $(TAGS),kernel -o build/kerneltests/hostagent.test ./hostagent && $(GO) test -c -tags $(TAGS),kernel -o build/kerneltests/bladed.test ./cmd/bladed
 	bin/lab down --name $(LAB)-crash
 	trap 'bin/lab down --name $(LAB)-crash' EXIT; bin/lab up --name $(LAB)-crash && bin/lab exec --name $(LAB)-crash -- sh -c \
-	  'cd /lab/src/hostagent && BLADENET_CRASH_EVERY_STEP=1 ../build/kerneltests/hostagent.test -test.v -test.timeout 2h -test.run TestAKillAfterAnyStep'
+	  'cd /lab/src/hostagent && BLADENET_CRASH_EVERY_STEP=1 ../build/kerneltests/hostagent.test -test.v -test.timeout 2h -test.run TestAKillAfterAnyStep && \
+	  cd ../cmd/bladed && BLADENET_CRASH_EVERY_STEP=1 ../../build/kerneltests/bladed.test -test.v -test.timeout 2h -test.run TestBladedKilled'
 
 BENCH ?=
 bench: images bench-deps ## rows of docs/performance.md against their peers, to build/bench.json; BENCH=P1,R2 chooses

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/bladenet/bladenet/guests"
 	"github.com/bladenet/bladenet/guests/channel"
 	"github.com/bladenet/bladenet/hostagent/api"
 	"github.com/bladenet/bladenet/hostagent/revision"
@@ -104,17 +105,35 @@ func (a *Agent) place(r api.SpawnRequest, what string, report func(api.Event)) (
 		i := slices.IndexFunc(entries, func(f policy.File) bool { return f.Name == e.Name })
 		report(api.Event{Message: "policy entry " + e.Name + ": " + addressesOf(blade, r.Names[i])})
 	}
+	if err := a.room(); err != nil {
+		return false, err
+	}
 	if err := a.commit(change{Edits: edits(from.files, with)}, revision.Revision{Note: what, Files: with}, blade, written, report); err != nil {
 		return false, err
 	}
 	for _, name := range r.Names {
-		a.tried(name, nil) // what an earlier guest of that name met is no news
+		a.tried(guests.Step{Name: name}, nil) // what an earlier guest of that name met is no news
 	}
 	// A failure of another part of the blade is not this guest's: whether it comes up is what counts.
 	if err := a.pass(a.life, report); err != nil {
 		a.log.Warn("pass", "guests", joinNames(r.Names), "err", err)
 	}
 	return false, nil
+}
+
+// leastRoom is what must be free where clones and revisions are: a spawn that fails must be able to write that it is undone.
+const leastRoom = 16 << 20
+
+// room refuses a spawn while the disk is full.
+func (a *Agent) room() error {
+	var disk unix.Statfs_t
+	if err := unix.Statfs(a.cfg.State, &disk); err != nil {
+		return fmt.Errorf("look for room in %s: %w", a.cfg.State, err)
+	}
+	if free := disk.Bavail * uint64(disk.Bsize); free < leastRoom {
+		return fmt.Errorf("%s has %s free, and %s must be: %w", a.cfg.State, guests.Size(int64(free)), guests.Size(leastRoom), unix.ENOSPC)
+	}
+	return nil
 }
 
 // allocate makes the entries of new guests, one after the other so that each takes addresses of its own, and the folder with them.
@@ -276,18 +295,25 @@ func (a *Agent) hopeless(name policy.GuestName) error {
 	return nil
 }
 
-// tried notes how the last step of a guest went.
-func (a *Agent) tried(name policy.GuestName, err error) {
+// tried notes how the last step of a guest went. One that was started runs, which the next look may be too late to see.
+func (a *Agent) tried(s guests.Step, err error) {
 	a.mu.Lock()
-	defer a.mu.Unlock()
-	if err == nil {
-		delete(a.failing, name)
-		return
-	}
 	if a.failing == nil {
 		a.failing = map[policy.GuestName]error{}
 	}
-	a.failing[name] = err
+	a.failing[s.Name] = err
+	if err == nil {
+		delete(a.failing, s.Name)
+	}
+	was := a.phases[s.Name]
+	begins := a.phases != nil && err == nil && s.Verb == plan.Start && was != guests.Running
+	if begins {
+		a.phases[s.Name] = guests.Running
+	}
+	a.mu.Unlock()
+	if begins {
+		a.record(api.Entry{Kind: api.GuestIs, Guest: string(s.Name), Message: phaseOf(was) + " -> " + phaseOf(guests.Running)})
+	}
 }
 
 // failure is why the last step of a guest failed.

@@ -211,7 +211,7 @@ func (a *Agent) guests(ctx context.Context, p *pass, pick func(guests.Steps) []g
 		w.apply = func(ctx context.Context) error {
 			done := func(s guests.Step, _ time.Duration, err error) {
 				a.backoff.Record(s, time.Now())
-				a.tried(s.Name, err)
+				a.tried(s, err)
 				if s.Verb == plan.Stop && have.Hung[s.Name] != "" {
 					a.directors.restarted(s.Name, time.Now())
 				}
