@@ -49,6 +49,9 @@ func packages() []pkg {
 			depends: []string{"bladenet (= $VERSION)", "bladenet-guest (= $VERSION)", "mmdebstrap", "e2fsprogs", "cpio", "busybox-static", "kmod"},
 			files: []file{
 				{from: "guests/image/recipes/director.yaml", to: "usr/share/bladenet/recipes/director.yaml"},
+				{from: "guests/image/recipes/dns.yaml", to: "usr/share/bladenet/recipes/dns.yaml"},
+				{from: "guests/image/recipes/ldap.yaml", to: "usr/share/bladenet/recipes/ldap.yaml"},
+				{from: "guests/image/recipes/proxy.yaml", to: "usr/share/bladenet/recipes/proxy.yaml"},
 				{from: "guests/image/recipes/web.yaml", to: "usr/share/bladenet/recipes/web.yaml"},
 			},
 		},

@@ -13,7 +13,9 @@ func TestBuiltinRecipes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, kind := range map[string]policy.Driver{"director": policy.DriverKVM, "web": policy.DriverLXC} {
+	for name, kind := range map[string]policy.Driver{
+		"director": policy.DriverKVM, "dns": policy.DriverLXC, "ldap": policy.DriverLXC, "proxy": policy.DriverLXC, "web": policy.DriverLXC,
+	} {
 		r, ok := recipes[name]
 		if !ok || r.Kind != kind {
 			t.Errorf("%s: %v, kind %q", name, ok, r.Kind)
@@ -77,7 +79,7 @@ func TestParseRecipe(t *testing.T) {
 
 // Whatever a recipe says, what passes the check names no file outside the tree and no option of a tool.
 func FuzzParseRecipe(f *testing.F) {
-	for _, name := range []string{"web", "director"} {
+	for _, name := range []string{"web", "director", "dns", "ldap", "proxy"} {
 		text, err := builtin.ReadFile("recipes/" + name + ".yaml")
 		if err != nil {
 			f.Fatal(err)

@@ -5,6 +5,7 @@ package lxc
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -83,6 +84,12 @@ func said(t *testing.T, d *Driver, name string) string {
 
 // A volume is its root's in the container, outlives a clone, a newer build of the image and the guest; what is read-only stays so.
 func TestVolumeOutlivesTheClone(t *testing.T) {
+	for _, privileged := range []bool{false, true} {
+		t.Run(fmt.Sprintf("privileged %t", privileged), func(t *testing.T) { outlives(t, privileged) })
+	}
+}
+
+func outlives(t *testing.T, privileged bool) {
 	ctx := context.Background()
 	const name = "volume-rs1"
 	d := blade(t)
@@ -91,7 +98,7 @@ func TestVolumeOutlivesTheClone(t *testing.T) {
 	d.Images = tiny(t, "/bin/busybox", "sh", "-c", visitor)
 	older, newer := builds(t, d.Images)
 	namespace(t, name)
-	guest := policy.Guest{Name: name, Driver: policy.DriverLXC, Memory: 32 << 20, CPUs: 1, Volumes: []policy.Volume{
+	guest := policy.Guest{Name: name, Driver: policy.DriverLXC, Memory: 32 << 20, CPUs: 1, Privileged: privileged, Volumes: []policy.Volume{
 		{Name: "data", Path: "/srv/data"}, {Name: "pages", Path: "/srv/pages", ReadOnly: true},
 	}}
 	run := func(image, want string) {
