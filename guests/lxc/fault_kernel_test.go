@@ -138,7 +138,7 @@ func TestHalfContainers(t *testing.T) {
 	d := blade(t)
 	namespace(t, name)
 	spec := wanted(t, name)
-	for _, missing := range []string{"config", "delta", "image", "seccomp"} {
+	for _, missing := range []string{"config", "delta", "image", "ids", "seccomp"} {
 		do(t, "create", func() error { return d.Create(ctx, spec) })
 		if err := os.RemoveAll(filepath.Join(d.Dir, name, missing)); err != nil {
 			t.Fatal(err)

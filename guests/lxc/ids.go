@@ -24,9 +24,6 @@ const (
 // idsFile says in a container's folder which ids are its own: the first one and their count.
 const idsFile = "ids"
 
-// subordinate are the files that hand ids out to users: lines of owner, first and count (subuid(5)).
-var subordinate = []string{"/etc/subuid", "/etc/subgid"}
-
 // span is a range of ids.
 type span struct {
 	first, count uint64
@@ -35,12 +32,11 @@ type span struct {
 
 func (s span) overlaps(o span) bool { return s.first < o.first+o.count && o.first < s.first+s.count }
 
-// reserve returns the first of a container's ids: those that its folder names, or new ones, by its name if they are free, which nobody
-// else has. They stay its own until it is destroyed.
+// reserve returns the first of a container's ids: those that its folder names, or new ones that nobody else has. They stay its own until it is destroyed.
 func (d *Driver) reserve(name policy.GuestName) (uint32, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	others, err := handedOut(subordinate)
+	others, err := handedOut([]string{"/etc/subuid", "/etc/subgid"})
 	if err != nil {
 		return 0, err
 	}
@@ -52,22 +48,15 @@ func (d *Driver) reserve(name policy.GuestName) (uint32, error) {
 			}
 		}
 		return uint32(own.first), nil
-	} else if !errors.Is(err, fs.ErrNotExist) {
-		return 0, err
 	}
 	files, err := filepath.Glob(filepath.Join(d.Dir, "*", idsFile))
 	if err != nil {
 		return 0, err
 	}
 	for _, f := range files {
-		s, err := readIDs(f)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // destroyed meanwhile
+		if s, err := readIDs(f); err == nil { // else it was destroyed meanwhile, or has to be made anew before it starts
+			others = append(others, s)
 		}
-		if err != nil {
-			return 0, err
-		}
-		others = append(others, s)
 	}
 	free, err := choose(name, others)
 	if err != nil {
@@ -113,7 +102,8 @@ func readIDs(file string) (span, error) {
 	return s, nil
 }
 
-// handedOut lists what users were given. What root was given is meant for containers.
+// handedOut lists what users were given by files of lines of owner, first and count (subuid(5)). What root was given is meant for
+// containers.
 func handedOut(files []string) ([]span, error) {
 	var out []span
 	for _, file := range files {

@@ -70,8 +70,11 @@ func TestReserveKeeps(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(d.Dir, "www-1", idsFile), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if base, err := d.reserve("www-1"); err == nil {
-			t.Errorf("ids %q are taken as %d", text, base)
+		if _, err := readIDs(filepath.Join(d.Dir, "www-1", idsFile)); err == nil {
+			t.Errorf("ids %q are taken", text)
+		}
+		if again := reserve("www-1"); again != own {
+			t.Errorf("www-1 had %d, has %d after %q", own, again, text)
 		}
 	}
 }

@@ -79,6 +79,9 @@ func (d *Driver) observeOne(ctx context.Context, name policy.GuestName) (guests.
 	if err != nil || string(bytes.TrimSpace(mark)) != s.Image {
 		o.Cloned = false // whose clone the delta is cannot be told
 	}
+	if _, err := readIDs(filepath.Join(dir, idsFile)); err != nil && !s.Privileged {
+		o.Cloned = false // nor whose files are in it
+	}
 	err = d.handle(ctx, name, func(c *golxc.Container) error {
 		ask(c, &o)
 		return nil

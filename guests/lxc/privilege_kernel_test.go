@@ -46,6 +46,7 @@ try sysrq b sh -c '/bin/busybox echo h >/proc/sysrq-trigger'
 try load-a-module b insmod /bin/busybox
 try name-itself b hostname other
 try make-a-namespace b unshare -r b true
+try read-the-kernels-log b dmesg
 try set-the-clock b sh -c '/bin/busybox date -s 2020-01-01; [ "$(/bin/busybox date +%Y)" = 2020 ]'
 try raise-its-priority b nice -n -5 /bin/busybox true
 set -- /proc/[0-9]*
