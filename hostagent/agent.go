@@ -140,8 +140,10 @@ func New(cfg Config) (*Agent, error) {
 	if a.stopped, err = openStopped(filepath.Join(cfg.State, "stopped.json")); err != nil {
 		a.log.Error("guests that an operator stopped may start", "err", err)
 	}
-	if err := revision.Sweep(cfg.Policy); err != nil {
-		a.log.Warn("sweep the policy folder", "err", err)
+	for _, dir := range []string{cfg.Policy, cfg.State} {
+		if err := revision.Sweep(dir); err != nil {
+			a.log.Warn("sweep a folder", "folder", dir, "err", err)
+		}
 	}
 	a.directors = &directors{log: a.log, wake: a.Wake, patience: cmp.Or(cfg.Silence, defaultSilence), dial: cfg.Dial, changed: a.recordRotation, each: map[policy.GuestName]*director{}}
 	a.order, a.fill = a.stages(), inside.Apply

@@ -136,6 +136,22 @@ func TestAFileWrittenSinceStays(t *testing.T) {
 	}
 }
 
+// TestHalfWrittenFilesAreSwept: a kill within the writing of a file leaves its other half.
+func TestHalfWrittenFilesAreSwept(t *testing.T) {
+	_, w, dir := firstRevision(t, &world{})
+	for _, folder := range []string{"", "policy", "revisions"} {
+		if err := os.WriteFile(filepath.Join(dir, folder, ".change.json.bladenet-new-7"), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	trialAgent(t, dir, w)
+	for _, folder := range []string{"", "policy", "revisions"} {
+		if left, err := filepath.Glob(filepath.Join(dir, folder, ".*")); err != nil || len(left) > 0 {
+			t.Errorf("left: %v, %v", left, err)
+		}
+	}
+}
+
 // TestARevisionThatCannotBeSavedLeavesTheFolder as it was.
 func TestARevisionThatCannotBeSavedLeavesTheFolder(t *testing.T) {
 	w := &world{}
