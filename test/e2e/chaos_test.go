@@ -22,6 +22,8 @@ import (
 	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
+
+	"github.com/bladenet/bladenet/policy"
 )
 
 // harm is one act of a stranger. What it returns says whether it has been made good, and is asked often.
@@ -53,11 +55,11 @@ var harms = []harm{
 		return attached("vlan130")
 	}},
 	{"take a VIP off a real server", func(t *testing.T, _ *blade) func() error {
-		run(t, "ip", "-n", "www-1", "addr", "del", vip4+"/32", "dev", "lo")
+		run(t, "nsenter", "--net="+policy.NamespacePath("www-1"), "ip", "addr", "del", vip4+"/32", "dev", "lo")
 		return hasAddress("www-1", vip4)
 	}},
 	{"take a default route away", func(t *testing.T, _ *blade) func() error {
-		run(t, "ip", "-n", "www-2", "route", "del", "default")
+		run(t, "nsenter", "--net="+policy.NamespacePath("www-2"), "ip", "route", "del", "default")
 		return hasDefaultRoute("www-2")
 	}},
 	{"kill a container's init", func(t *testing.T, _ *blade) func() error {
@@ -96,7 +98,7 @@ func TestChaos(t *testing.T) {
 		t.Fatal(err)
 	}
 	b := begin(t)
-	furnish(t)
+	defer furnish(t)()
 	draw := rand.New(rand.NewPCG(seed, 0))
 	took := map[string][]time.Duration{}
 	var all []time.Duration
@@ -121,10 +123,6 @@ func TestChaos(t *testing.T) {
 		}
 	}
 	t.Logf("%d acts in %v: median %v, worst %v; bladed took %v of processor since its last start", len(all), length, median(all), slices.Max(all), processorTime(t, b.cmd.Process.Pid))
-	for _, name := range []string{"www-1", "www-2", director} {
-		ctl(t, "destroy", name)
-	}
-	converged(t)
 }
 
 // TestRestarts ends bladed BLADENET_RESTARTS times (20 if unset), by turns as an upgrade does and by SIGKILL, while users ask as fast as they get
@@ -135,7 +133,7 @@ func TestRestarts(t *testing.T) {
 		t.Fatal(err)
 	}
 	b := begin(t)
-	furnish(t)
+	defer furnish(t)()
 	var asked atomic.Int64
 	var wg sync.WaitGroup
 	stop := make(chan struct{})
@@ -165,18 +163,22 @@ func TestRestarts(t *testing.T) {
 	wg.Wait()
 	converged(t)
 	t.Logf("%d restarts in %v: %d requests, %.0f a second", n, time.Since(began).Round(time.Second), asked.Load(), float64(asked.Load())/time.Since(began).Seconds())
-	for _, name := range []string{"www-1", "www-2", director} {
-		ctl(t, "destroy", name)
-	}
 }
 
-// furnish gives the blade a director and two real servers that answer.
-func furnish(t *testing.T) {
+// furnish gives the blade a director and two real servers that answer; clear takes them away again.
+func furnish(t *testing.T) (clear func()) {
 	t.Helper()
 	ctl(t, "spawn", "director", director, "--site", "lombarderie")
 	ctl(t, "spawn", "realserver", "www", "--count", "2", "--service", "www", "--image", "web")
 	converged(t)
 	reachable(t)
+	return func() {
+		for _, name := range []string{"www-1", "www-2", director} {
+			if out, code := try(t, "destroy", name); code != 0 {
+				t.Errorf("destroy %s: %s", name, out)
+			}
+		}
+	}
 }
 
 func filterStands() error {
@@ -211,8 +213,8 @@ func attached(name string) func() error {
 }
 
 // inside returns what speaks to the kernel about a guest's namespace.
-func inside(guest string) (*netlink.Handle, error) {
-	ns, err := netns.GetFromName(guest)
+func inside(guest policy.GuestName) (*netlink.Handle, error) {
+	ns, err := netns.GetFromPath(policy.NamespacePath(guest))
 	if err != nil {
 		return nil, err
 	}
@@ -220,7 +222,7 @@ func inside(guest string) (*netlink.Handle, error) {
 	return netlink.NewHandleAt(ns)
 }
 
-func hasAddress(guest, address string) func() error {
+func hasAddress(guest policy.GuestName, address string) func() error {
 	return func() error {
 		h, err := inside(guest)
 		if err != nil {
@@ -240,7 +242,7 @@ func hasAddress(guest, address string) func() error {
 	}
 }
 
-func hasDefaultRoute(guest string) func() error {
+func hasDefaultRoute(guest policy.GuestName) func() error {
 	return func() error {
 		h, err := inside(guest)
 		if err != nil {
