@@ -54,10 +54,10 @@ func (s State) Builds(g policy.Guest) (have, newer string) {
 	return have, newer
 }
 
-// isBuildOf says whether an identity, name-digest, is of an image of that name.
+// isBuildOf says whether an identity, a name and a digest of twelve digits, is of an image of that name. A name may have hyphens, too.
 func isBuildOf(id, name string) bool {
-	i := strings.LastIndexByte(id, '-')
-	return i >= 0 && id[:i] == name
+	digest, ok := strings.CutPrefix(id, name+"-")
+	return ok && len(digest) == 12 && strings.Trim(digest, "0123456789abcdef") == ""
 }
 
 // Observe asks every driver at once, and the store for the images that want names. A driver that does not answer is Down with its

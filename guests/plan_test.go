@@ -60,6 +60,7 @@ func TestBuilds(t *testing.T) {
 		{"newest", web, []Observed{as(web, Running)}, "web-0123456789ab", ""},
 		{"older", web, []Observed{older(as(web, Running))}, "web-ffffffffffff", "web-0123456789ab"},
 		{"of another image", web, []Observed{with(as(web, Running), func(o *Observed) { o.Image = "web-front-0123456789ab" })}, "web-front-0123456789ab", ""},
+		{"only a name", web, []Observed{with(as(web, Running), func(o *Observed) { o.Image = "web-front" })}, "web-front", ""},
 		{"gone from the store", shop, []Observed{with(as(shop, Running), func(o *Observed) { o.Image = "shop-0123456789ab" })}, "shop-0123456789ab", ""},
 		{"of another driver", web, []Observed{with(as(web, Running), func(o *Observed) { o.Driver = policy.DriverKVM })}, "", ""},
 	} {

@@ -16,6 +16,7 @@ import (
 	"github.com/bladenet/bladenet/guests/image"
 	"github.com/bladenet/bladenet/guests/kvm/domain"
 	"github.com/bladenet/bladenet/guests/lxc/config"
+	"github.com/bladenet/bladenet/guests/volume"
 	"github.com/bladenet/bladenet/policy"
 	"github.com/bladenet/bladenet/policy/filter"
 )
@@ -115,6 +116,7 @@ func definition(g policy.Guest, store image.Store, state string) ([]byte, error)
 	}
 	return config.Encode(config.Container{
 		Spec: spec, Dir: dir, Image: img, Namespace: policy.NamespacePath(g.Name), AppArmor: "unconfined",
+		VolumesAt: volume.Store{Dir: filepath.Join(state, "volumes")}.Guest(g.Name),
 	}), nil
 }
 

@@ -171,12 +171,8 @@ func (d *Driver) create(ctx context.Context, s guests.Spec) error {
 	if err := writeFile(filepath.Join(dir, "seccomp"), config.Seccomp()); err != nil {
 		return err
 	}
-	volumes := config.VolumesPoint
-	if s.Privileged {
-		volumes = d.Volumes.Guest(s.Name)
-	}
 	return writeFile(filepath.Join(dir, "config"), config.Encode(config.Container{
-		Spec: s, Dir: dir, Image: img, Namespace: d.Namespace(s.Name), VolumesAt: volumes, AppArmor: d.AppArmor, FirstID: base,
+		Spec: s, Dir: dir, Image: img, Namespace: d.Namespace(s.Name), VolumesAt: d.Volumes.Guest(s.Name), AppArmor: d.AppArmor, FirstID: base,
 	}))
 }
 

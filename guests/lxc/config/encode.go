@@ -26,7 +26,7 @@ type Container struct {
 	Image     image.Image // what the clone stands on
 	Namespace string      // path of the network namespace that it joins
 	AppArmor  string      // profile, or unconfined
-	VolumesAt string      // folder of its volumes, where its monitor sees it
+	VolumesAt string      // folder of its volumes
 	FirstID   uint32      // the host's id of its root; 0 if it is privileged
 }
 

@@ -92,6 +92,7 @@ func TestDecodeReadsWhatEncodeWrote(t *testing.T) {
 
 func TestEncodeVolumes(t *testing.T) {
 	c := Container{VolumesAt: "/var/lib/bladenet/volumes/www-1"}
+	c.Privileged = true
 	c.Volumes = []policy.Volume{{Name: "data", Path: "/var/lib/ldap"}, {Name: "pages", Path: "/srv/www", ReadOnly: true}}
 	var lines []string
 	for line := range strings.Lines(string(Encode(c))) {

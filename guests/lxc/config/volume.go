@@ -17,7 +17,11 @@ func encodeVolume(c Container, v policy.Volume) string {
 	if v.ReadOnly {
 		options += ",ro"
 	}
-	return strings.Join([]string{filepath.Join(c.VolumesAt, string(v.Name)), strings.TrimPrefix(v.Path, "/"), "none", options, "0", "0"}, " ")
+	at := VolumesPoint
+	if c.Privileged {
+		at = c.VolumesAt
+	}
+	return strings.Join([]string{filepath.Join(at, string(v.Name)), strings.TrimPrefix(v.Path, "/"), "none", options, "0", "0"}, " ")
 }
 
 // decodeVolume reads such a line back.
