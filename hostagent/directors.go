@@ -38,8 +38,19 @@ type directors struct {
 	dial     func(ctx context.Context, cid uint32) (*channel.Client, error)
 	changed  func(name policy.GuestName, before, after channel.Status) // is told what a director said when it was called last, and says now
 
-	mu   sync.Mutex
-	each map[policy.GuestName]*director
+	mu      sync.Mutex
+	each    map[policy.GuestName]*director
+	counted time.Time // until then loads are asked for
+}
+
+// countFor is how long loads are asked for after somebody wanted to see them.
+const countFor = 10 * time.Second
+
+// count has the directors count what each real server has to do, for a while.
+func (d *directors) count() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.counted = time.Now().Add(countFor)
 }
 
 // director is one conversation. The mutex of directors guards the fields below it.
@@ -169,10 +180,10 @@ func (d *directors) speak(ctx context.Context, c *director, client *channel.Clie
 	ctx, cancel := context.WithTimeout(ctx, directorTimeout)
 	defer cancel()
 	d.mu.Lock()
-	guest, digest := c.guest, c.digest
+	guest, digest, query := c.guest, c.digest, channel.Query{Count: time.Now().Before(d.counted)}
 	d.mu.Unlock()
 
-	status, client, err := exchange(ctx, d.dial, client, guest, digest)
+	status, client, err := exchange(ctx, d.dial, client, guest, digest, query)
 	d.mu.Lock()
 	was := c.err == nil && c.status.Revision == digest
 	changed := (c.err == nil) != (err == nil) || was != (err == nil && status.Revision == digest)
@@ -215,14 +226,14 @@ func (d *directors) tell(c *director, name policy.GuestName, status channel.Stat
 }
 
 // exchange asks for the status and hands the state over when the helper has another one.
-func exchange(ctx context.Context, dial func(context.Context, uint32) (*channel.Client, error), client *channel.Client, guest policy.Guest, digest string) (channel.Status, *channel.Client, error) {
+func exchange(ctx context.Context, dial func(context.Context, uint32) (*channel.Client, error), client *channel.Client, guest policy.Guest, digest string, query channel.Query) (channel.Status, *channel.Client, error) {
 	if client == nil {
 		var err error
 		if client, err = dial(ctx, guest.CID); err != nil {
 			return channel.Status{}, nil, err
 		}
 	}
-	status, err := client.Status(ctx)
+	status, err := client.Status(ctx, query)
 	if err == nil && status.Revision != digest {
 		status, err = client.Apply(ctx, channel.Apply{Revision: digest, Guest: guest.Name, Inside: guest.Inside, Balancer: *guest.Balancer})
 	}

@@ -30,7 +30,7 @@ func (h *helper) Apply(_ context.Context, a channel.Apply) (channel.Status, erro
 	return channel.Status{Guest: a.Guest, Revision: a.Revision}, nil
 }
 
-func (h *helper) Status(context.Context) (channel.Status, error) {
+func (h *helper) Status(context.Context, channel.Query) (channel.Status, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	s := channel.Status{Guest: "d1"}

@@ -82,6 +82,9 @@ func (a *Agent) Handler() http.Handler {
 	mux := http.NewServeMux()
 	prefix := "/" + api.Version + "/"
 	mux.HandleFunc("GET "+prefix+"status", func(w http.ResponseWriter, r *http.Request) {
+		if r.FormValue("count") != "" {
+			a.directors.count()
+		}
 		answer(w)(a.Status(r.Context()))
 	})
 	mux.HandleFunc("POST "+prefix+"plan", func(w http.ResponseWriter, r *http.Request) {

@@ -288,7 +288,7 @@ func (s *site) state() channel.Apply {
 
 func (s *site) status(c *channel.Client) channel.Status {
 	s.t.Helper()
-	st, err := c.Status(s.t.Context())
+	st, err := c.Status(s.t.Context(), channel.Query{})
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -432,7 +432,7 @@ func TestKernelInit(t *testing.T) {
 		if err != nil {
 			return 0
 		}
-		st, err := c.Status(ctx)
+		st, err := c.Status(ctx, channel.Query{})
 		if err != nil {
 			return 0
 		}

@@ -50,8 +50,8 @@ func (c *Client) Apply(ctx context.Context, a Apply) (Status, error) {
 }
 
 // Status asks the guest how it is.
-func (c *Client) Status(ctx context.Context) (Status, error) {
-	return c.status(ctx, "status", Request{Status: &Query{}})
+func (c *Client) Status(ctx context.Context, q Query) (Status, error) {
+	return c.status(ctx, "status", Request{Status: &q})
 }
 
 // Shutdown asks the guest to power off or to reboot. That it answers says only that it is about to.

@@ -40,7 +40,7 @@ func (e *echo) Apply(ctx context.Context, a Apply) (Status, error) {
 	return Status{Revision: a.Revision}, nil
 }
 
-func (e *echo) Status(context.Context) (Status, error) { return status(), nil }
+func (e *echo) Status(context.Context, Query) (Status, error) { return status(), nil }
 
 func (e *echo) Shutdown(_ context.Context, s Shutdown) error {
 	e.mu.Lock()
@@ -94,7 +94,7 @@ func TestConversation(t *testing.T) {
 	if !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), "cannot? have this") {
 		t.Errorf("apply bad: %v", err)
 	}
-	got, err := c.Status(ctx)
+	got, err := c.Status(ctx, Query{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -140,7 +140,7 @@ func TestCallEndsWithItsContext(t *testing.T) {
 	if _, err := c.Apply(ctx, Apply{}); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("error %v", err)
 	}
-	if _, err := c.Status(t.Context()); err == nil || !strings.Contains(err.Error(), "connection is closed") {
+	if _, err := c.Status(t.Context(), Query{}); err == nil || !strings.Contains(err.Error(), "connection is closed") {
 		t.Errorf("after a call that was cut: %v", err)
 	}
 }
@@ -175,7 +175,7 @@ func TestHostileGuest(t *testing.T) {
 			defer cancel()
 			client, err := NewClient(ctx, host, "host")
 			if err == nil {
-				_, err = client.Status(ctx)
+				_, err = client.Status(ctx, Query{})
 			}
 			if err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Fatalf("error %v, want one with %q", err, c.want)

@@ -91,6 +91,9 @@ func (s *ServiceStatus) sanitise() error {
 		if err := inRange("connections", d.Active, math.MaxInt32); err != nil {
 			return err
 		}
+		if err := inRange("connections", d.Inactive, math.MaxInt32); err != nil {
+			return err
+		}
 		if err := inRange("weight", d.Weight, 65535); err != nil {
 			return err
 		}

@@ -21,7 +21,7 @@ const (
 // Handler is what answers inside the guest. An error becomes the reply's error text.
 type Handler interface {
 	Apply(ctx context.Context, a Apply) (Status, error)
-	Status(ctx context.Context) (Status, error)
+	Status(ctx context.Context, q Query) (Status, error)
 	Shutdown(ctx context.Context, s Shutdown) error
 }
 
@@ -100,7 +100,7 @@ func (s Server) answer(ctx context.Context, req Request, rep *Reply) {
 		status, err = s.Handler.Apply(ctx, *req.Apply)
 		rep.Status = &status
 	case req.Status != nil:
-		status, err = s.Handler.Status(ctx)
+		status, err = s.Handler.Status(ctx, *req.Status)
 		rep.Status = &status
 	case req.Shutdown != nil:
 		err = s.Handler.Shutdown(ctx, *req.Shutdown)

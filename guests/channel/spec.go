@@ -63,7 +63,9 @@ type Apply struct {
 }
 
 // Query asks for a Status.
-type Query struct{}
+type Query struct {
+	Count bool `json:"count,omitempty"` // read what connections each real server has, which takes as long as the table is large
+}
 
 // Shutdown asks the guest to power itself off, or to reboot, after it has withdrawn its VIPs.
 type Shutdown struct {
@@ -109,8 +111,17 @@ type DestinationStatus struct {
 	Weight  int              `json:"weight"` // as it is in use, 0: takes no new connection
 	Up      bool             `json:"up"`
 	Reason  string           `json:"reason,omitempty"`
-	Since   time.Time        `json:"since,omitzero"`   // of Up, by the guest's clock; zero: not checked yet
-	Active  int              `json:"active,omitempty"` // established connections, counted while it, or the director, is drained
+	Since   time.Time        `json:"since,omitzero"` // of Up, by the guest's clock; zero: not checked yet
+	Load
+}
+
+// Load is what a real server has to do, as the director's kernel counts it; all 0 where nobody asked (Query) and nothing is drained.
+type Load struct {
+	Active   int    `json:"active,omitempty"`   // established connections
+	Inactive int    `json:"inactive,omitempty"` // others that are remembered
+	NewRate  uint32 `json:"new_rate,omitempty"` // new connections, packets and bytes a second, towards it, averaged over some seconds
+	Packets  uint32 `json:"packets,omitempty"`
+	Bytes    uint32 `json:"bytes,omitempty"`
 }
 
 // AnnounceStatus says how the routing daemons are.

@@ -175,12 +175,12 @@ func (c *Controller) Apply(ctx context.Context, a channel.Apply) (channel.Status
 		reached, passed := c.reached, c.passed
 		c.mu.Unlock()
 		if reached >= mine {
-			return c.Status(ctx)
+			return c.Status(ctx, channel.Query{})
 		}
 		select {
 		case <-passed:
 		case <-patience.C:
-			return c.Status(ctx)
+			return c.Status(ctx, channel.Query{})
 		case <-ctx.Done():
 			return channel.Status{}, ctx.Err()
 		}

@@ -245,7 +245,7 @@ func TestLifeOfAVIP(t *testing.T) {
 		if want := []string{"- 203.0.113.10", lower1, lower2}; !slices.Equal(got, want) {
 			t.Errorf("happened %q", got)
 		}
-		s, _ = c.Status(t.Context())
+		s, _ = c.Status(t.Context(), channel.Query{})
 		d := s.Services[0].Destinations[0]
 		if s.VIPs[0].Up || s.VIPs[0].Reason != "www has 0 of 1 real servers that it needs" || d.Up || d.Reason != "down: refused" || d.Since.IsZero() {
 			t.Errorf("status %+v", s)
@@ -277,7 +277,7 @@ func TestRestartKeepsRotation(t *testing.T) {
 		c, _ = controller(t, w, store)
 		time.Sleep(time.Minute)
 		wantHistory(t, w)
-		s, err := c.Status(t.Context())
+		s, err := c.Status(t.Context(), channel.Query{})
 		if err != nil || s.Revision != "one" || !s.VIPs[0].Up || s.Error != "" {
 			t.Errorf("status %+v, error %v", s, err)
 		}
@@ -351,7 +351,7 @@ func TestBrokenTableFreezesVIPs(t *testing.T) {
 		w.set("b", true)
 		time.Sleep(5 * time.Second)
 		wantHistory(t, w)
-		s, _ = c.Status(t.Context())
+		s, _ = c.Status(t.Context(), channel.Query{})
 		if s.Error != "gone" || !s.VIPs[0].Up {
 			t.Errorf("status %+v", s)
 		}
@@ -422,7 +422,7 @@ func TestAnnouncerAndEnd(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(2 * announceEvery)
-		s, err := c.Status(t.Context())
+		s, err := c.Status(t.Context(), channel.Query{})
 		if err != nil || s.Announce.Protocol != "ospf" || !slices.Equal(w.spec.VIPs, []netip.Addr{addr(vipA)}) {
 			t.Errorf("status %+v, error %v, spec %+v", s, err, w.spec)
 		}

@@ -12,8 +12,8 @@ import (
 )
 
 // Status says how the director is, from what the last pass found. It never waits for one. Connections are counted now.
-func (c *Controller) Status(ctx context.Context) (channel.Status, error) {
-	active := c.connections(ctx)
+func (c *Controller) Status(ctx context.Context, q channel.Query) (channel.Status, error) {
+	loads := c.loads(ctx, q.Count)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s := channel.Status{
@@ -46,7 +46,7 @@ func (c *Controller) Status(ctx context.Context) (channel.Status, error) {
 			x.Destinations = append(x.Destinations, channel.DestinationStatus{
 				Guest: dest.Guest, Address: dest.Address, Weight: d.Weights[j],
 				Up: isUp(dest, c.health), Reason: d.Reasons[j], Since: c.health[dest.Check].Since,
-				Active: active[ipvs.DestinationKey{Service: ipvs.KeyOf(v), Address: dest.Address, Port: dest.Port}],
+				Load: loads[ipvs.DestinationKey{Service: ipvs.KeyOf(v), Address: dest.Address, Port: dest.Port}],
 			})
 		}
 		s.Services = append(s.Services, x)
@@ -54,25 +54,28 @@ func (c *Controller) Status(ctx context.Context) (channel.Status, error) {
 	return s, nil
 }
 
-// connections counts established connections while somebody waits for them to end: to read the table takes as long as it is large.
-func (c *Controller) connections(ctx context.Context) map[ipvs.DestinationKey]int {
+// loads reads what each real server has to do when somebody wants to know or waits for connections to end: to read the table takes as
+// long as it is large.
+func (c *Controller) loads(ctx context.Context, asked bool) map[ipvs.DestinationKey]channel.Load {
 	c.mu.Lock()
 	b := c.state.Balancer
 	c.mu.Unlock()
-	if !draining(b) {
+	if !asked && !draining(b) {
 		return nil
 	}
 	table, err := c.cfg.Table.Observe(ctx)
 	if err != nil {
 		return nil // the next pass meets the same error, and says so
 	}
-	active := map[ipvs.DestinationKey]int{}
+	out := map[ipvs.DestinationKey]channel.Load{}
 	for _, s := range table.Services {
 		for _, d := range s.Destinations {
-			active[ipvs.DestinationKey{Service: s.Key, Address: d.Address, Port: d.Port}] = d.Active
+			out[ipvs.DestinationKey{Service: s.Key, Address: d.Address, Port: d.Port}] = channel.Load{
+				Active: d.Active, Inactive: d.Inactive, NewRate: d.Rate.Connections, Packets: d.Rate.Packets, Bytes: d.Rate.Bytes,
+			}
 		}
 	}
-	return active
+	return out
 }
 
 // draining reports whether the director, or a real server of it, is drained.

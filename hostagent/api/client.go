@@ -35,6 +35,12 @@ func (c *Client) Status(ctx context.Context) (Status, error) {
 	return s, c.call(ctx, http.MethodGet, "status", nil, &s)
 }
 
+// Top asks the same, and that directors count what each real server has to do, for the next ten seconds.
+func (c *Client) Top(ctx context.Context) (Status, error) {
+	var s Status
+	return s, c.call(ctx, http.MethodGet, "status?count=1", nil, &s)
+}
+
 // Plan asks what would change.
 func (c *Client) Plan(ctx context.Context, r PlanRequest) (Plan, error) {
 	var p Plan

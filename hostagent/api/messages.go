@@ -333,6 +333,17 @@ type Destination struct {
 	Weight  int              `json:"weight"`
 	Up      bool             `json:"up"`
 	Reason  string           `json:"reason,omitempty"`
+	Load
+}
+
+// Load is what a real server has to do, as its director's kernel counts it: of a status that was asked with Count, some moments later, or while
+// something is drained.
+type Load struct {
+	Active   int    `json:"active,omitempty"`   // established connections
+	Inactive int    `json:"inactive,omitempty"` // others that are remembered
+	NewRate  uint32 `json:"new_rate,omitempty"` // new connections a second, averaged over some seconds
+	Packets  uint32 `json:"packets,omitempty"`  // a second, towards it
+	Bytes    uint32 `json:"bytes,omitempty"`    // a second, towards it: answers do not pass the director
 }
 
 // Filter is what the filter counted.

@@ -40,6 +40,7 @@ func TestOperatorsDay(t *testing.T) {
 		{"a stranger's deletions are repaired", strangersDeletionsAreRepaired},
 		{"a flushed ruleset is back", flushIsRepaired},
 		{"an operator looks into guests", operatorLooksIntoGuests},
+		{"top shows what nodes do", topCounts},
 		{"a hung director is started again", hungDirectorIsStartedAgain},
 		{"libvirtd down holds back only KVM guests", libvirtdDownHoldsBackOnlyKVM},
 		{"an absent trunk is one sentence", absentTrunkIsOneSentence},
@@ -239,6 +240,17 @@ func operatorLooksIntoGuests(t *testing.T, _ *blade) {
 	}
 	if out := ctl(t, "logs", director, "-n", "0"); !strings.Contains(out, "Linux version") && !strings.Contains(out, "bladeguest") {
 		t.Errorf("the director's console has neither its kernel's nor its helper's lines:\n%s", lastLines(out, 10))
+	}
+}
+
+// topCounts asks for a while and finds in top that both nodes have had connections.
+func topCounts(t *testing.T, _ *blade) {
+	ask(t, vip4, 40)
+	out := ctl(t, "top", "-n", "1", "--every", "3s")
+	for _, node := range []string{"www-1", "www-2"} {
+		if !regexp.MustCompile(`www +203\.0\.113\.10 +80/tcp +` + director + ` +` + node + ` +100 +\d+ +[1-9]\d* `).MatchString(out) {
+			t.Errorf("%s has had no connection:\n%s", node, out)
+		}
 	}
 }
 

@@ -33,6 +33,7 @@ func decodeDestination(e *lib.Destination) (Destination, error) {
 	return Destination{
 		Address: a, Port: e.Port, Method: Method(e.ConnectionFlags & methodMask), Weight: e.Weight,
 		Active: e.ActiveConnections, Inactive: e.InactiveConnections,
+		Rate: Rate{e.Stats.CPS, e.Stats.PPSIn, e.Stats.BPSIn},
 	}, err
 }
 

@@ -50,7 +50,11 @@ type Destination struct {
 
 	// Of an observed destination only: connections as the kernel counts them.
 	Active, Inactive int
+	Rate             Rate
 }
+
+// Rate is what comes for a destination in a second, as the kernel estimates it every two.
+type Rate struct{ Connections, Packets, Bytes uint32 }
 
 // DestinationKey identifies a destination in the table.
 type DestinationKey struct {
