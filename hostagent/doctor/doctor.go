@@ -51,6 +51,7 @@ func checks() []check {
 		{"kvm", kvm},
 		{"libvirt", libvirt},
 		{"cgroups", cgroups},
+		{"user namespaces", userNamespaces},
 		{"clock", clock},
 		{"disk", disk},
 		{"agent", agent},

@@ -35,6 +35,7 @@ func tree() map[string]string {
 		"dev/vhost-vsock":                             "",
 		"run/libvirt/libvirt-sock":                    "",
 		"sys/fs/cgroup/cgroup.controllers":            "cpuset cpu io memory hugetlb pids\n",
+		"proc/sys/user/max_user_namespaces":           "15000\n",
 		"etc/nftables.conf":                           "flush ruleset\n",
 	}
 	for _, family := range []string{"ipv4", "ipv6"} {
@@ -125,6 +126,10 @@ func TestEachTroubleIsFound(t *testing.T) {
 		{"no libvirtd", func(f map[string]string, _ *Host) { delete(f, "run/libvirt/libvirt-sock") }, "error libvirt: libvirtd does not answer"},
 		{"old control groups", func(f map[string]string, _ *Host) { delete(f, "sys/fs/cgroup/cgroup.controllers") }, "error cgroups: there is no unified"},
 		{"no memory controller", func(f map[string]string, _ *Host) { f["sys/fs/cgroup/cgroup.controllers"] = "cpu pids" }, "error cgroups: control group controller memory"},
+		{"no user namespaces", func(f map[string]string, _ *Host) { delete(f, "proc/sys/user/max_user_namespaces") }, "error user namespaces: the kernel has no"},
+		{"user namespaces are off", func(f map[string]string, _ *Host) {
+			f["proc/sys/user/max_user_namespaces"] = "0\n"
+		}, "error user namespaces: user.max_user_namespaces is 0: containers need 2"},
 		{"the daemon waits", func(_ map[string]string, h *Host) {
 			h.Waiting = []api.Waiting{{Step: plan.Step{Object: "domain d1", Reason: "no image"}}}
 		}, "warning agent: domain d1: no image"},

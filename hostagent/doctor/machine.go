@@ -73,6 +73,22 @@ func cgroups(_ context.Context, h Host) []finding {
 	return out
 }
 
+// userNamespaces looks whether containers can have ids of their own.
+func userNamespaces(_ context.Context, h Host) []finding {
+	const key = "proc/sys/user/max_user_namespaces"
+	have, ok := h.number(key)
+	if !ok {
+		return []finding{wrong("the kernel has no user namespaces: containers can only be privileged", "boot a kernel with CONFIG_USER_NS=y")}
+	}
+	need := h.guests(policy.DriverLXC) + 1 // and one while a container starts
+	if have >= need {
+		return nil
+	}
+	f := wrong(fmt.Sprintf("user.max_user_namespaces is %d: containers need %d", have, need), lasting("user.max_user_namespaces", "16384"))
+	f.fix = h.write(key, "16384")
+	return []finding{f}
+}
+
 func contains(list []string, word string) bool {
 	for _, w := range list {
 		if w == word {
