@@ -189,6 +189,16 @@ func judgeOutside(t *testing.T, d *Driver, name string, base uint32) {
 	if err != nil || strings.Contains(string(mounts), "/run/bladenet/root") {
 		t.Errorf("its root is mounted on the blade: %v", err)
 	}
+	// Nor does its monitor keep the network namespace of another guest alive.
+	mounts, err = os.ReadFile(fmt.Sprintf("/proc/%d/mountinfo", parent(t, observed(t, d, name).PID)))
+	if err != nil || !strings.Contains(string(mounts), "/run/bladenet/root") {
+		t.Errorf("its monitor has not its root: %v", err)
+	}
+	for line := range strings.Lines(string(mounts)) {
+		if strings.Contains(line, " - nsfs ") && !strings.Contains(line, "/"+name+" ") && !strings.Contains(line, " master:") {
+			t.Errorf("its monitor keeps %s", line)
+		}
+	}
 }
 
 // A container that an older version made runs on as it is, counts as one that has to change, and becomes nobody when it is made anew.

@@ -71,7 +71,7 @@ static int ids_of(unsigned long base)
 	return fd;
 }
 
-/* Other guests' network namespaces are mounts too. Kept here they would outlive their guests where mounts are not shared. */
+/* Other guests' network namespaces are mounts too. Where what the host unmounts is not unmounted here, they would outlive their guests. */
 static bool forget_namespaces(const char *ours)
 {
 	char line[PATH_MAX + 256], point[PATH_MAX];
@@ -82,8 +82,8 @@ static bool forget_namespaces(const char *ours)
 	if (!mounts)
 		return false;
 	while (fgets(line, sizeof(line), mounts)) {
-		/* id, parent, device, root, mount point, options, optional fields, -, type */
-		if (strstr(line, " - nsfs ") && sscanf(line, "%*s %*s %*s %*s %4095s", point) == 1 && strcmp(point, ours) != 0 &&
+		/* id, parent, device, root, mount point, options, optional fields (master: it follows the host's), -, type */
+		if (strstr(line, " - nsfs ") && !strstr(line, " master:") && sscanf(line, "%*s %*s %*s %*s %4095s", point) == 1 && strcmp(point, ours) != 0 &&
 		    count < (int)(sizeof(others) / sizeof(others[0])))
 			others[count++] = strdup(point);
 	}
