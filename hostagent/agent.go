@@ -89,6 +89,7 @@ type Agent struct {
 	stopped   *stopped
 	limits    limits
 	directors *directors
+	insides   *insides
 	backoff   guests.Backoff
 	order     []stage
 	fill      func(ctx context.Context, namespace string, steps []inside.Step) error
@@ -145,6 +146,7 @@ func New(cfg Config) (*Agent, error) {
 			a.log.Warn("sweep a folder", "folder", dir, "err", err)
 		}
 	}
+	a.insides = &insides{log: a.log, wake: a.Wake, each: map[policy.GuestName]watched{}}
 	a.directors = &directors{log: a.log, wake: a.Wake, patience: cmp.Or(cfg.Silence, defaultSilence), dial: cfg.Dial, changed: a.recordRotation, each: map[policy.GuestName]*director{}}
 	a.order, a.fill = a.stages(), inside.Apply
 	last, ok, err := store.Latest()

@@ -20,6 +20,9 @@ import (
 type linkSteps func(bridges.Steps) []bridges.Step
 
 func (a *Agent) removeLinks(ctx context.Context, p *pass) (work, error) {
+	if p.apply {
+		a.insides.keep(p.blade.Guests)
+	}
 	return a.links(ctx, p, func(s bridges.Steps) []bridges.Step { return s.Remove })
 }
 
@@ -123,6 +126,9 @@ func (a *Agent) fillNamespaces(ctx context.Context, p *pass) (work, error) {
 			continue
 		}
 		ns := policy.NamespacePath(g.Name)
+		if p.apply {
+			a.insides.watch(a.life, g.Name)
+		}
 		have, err := inside.Observe(ctx, ns, g.Inside)
 		if errors.Is(err, fs.ErrNotExist) && !p.apply {
 			have, err = inside.Fresh(g.Inside), nil // a stage before this one will have made it

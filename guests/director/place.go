@@ -5,9 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/bladenet/bladenet/guests/inside"
 	"github.com/bladenet/bladenet/policy"
@@ -59,27 +56,7 @@ func (Namespace) Converge(ctx context.Context, want policy.Inside) ([]plan.Step,
 	return done, errors.Join(append(errs, inside.Apply(ctx, ownNamespace, steps))...)
 }
 
-// Watch calls changed after every change of an address or an interface until ctx ends, or until the kernel drops events, which is
-// the error. It says nothing of what changed: that is read back.
+// Watch is inside.Watch.
 func (Namespace) Watch(ctx context.Context, changed func()) error {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
-	if err != nil {
-		return fmt.Errorf("watch addresses: %w", err)
-	}
-	events := os.NewFile(uintptr(fd), "rtnetlink")
-	defer events.Close()
-	groups := &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: unix.RTMGRP_LINK | unix.RTMGRP_IPV4_IFADDR | unix.RTMGRP_IPV6_IFADDR}
-	if err := unix.Bind(fd, groups); err != nil {
-		return fmt.Errorf("watch addresses: %w", err)
-	}
-	stop := context.AfterFunc(ctx, func() { _ = events.Close() })
-	defer stop()
-	buf := make([]byte, 64<<10)
-	for {
-		if _, err := events.Read(buf); err != nil {
-			changed()
-			return fmt.Errorf("watch addresses: %w", err)
-		}
-		changed()
-	}
+	return inside.Watch(ctx, ownNamespace, changed)
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/bladenet/bladenet/hostagent/api"
+	"github.com/bladenet/bladenet/policy"
 )
 
 // TestOperatorsDay is one blade from nothing to answered requests and through the mishaps of a day. The parts build on each other, so the
@@ -202,6 +203,8 @@ func strangersDeletionsAreRepaired(t *testing.T, _ *blade) {
 		{"nft", "flush", "ruleset"},
 		{"ip", "link", "set", "www-1.1", "nomaster"},
 		{"ip", "link", "del", "vlan130"},
+		{"nsenter", "--net=" + policy.NamespacePath("www-1"), "ip", "addr", "del", vip4 + "/32", "dev", "lo"},
+		{"nsenter", "--net=" + policy.NamespacePath("www-2"), "ip", "-6", "route", "del", "default"},
 	} {
 		run(t, act...)
 		converged(t)
