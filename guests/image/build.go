@@ -22,7 +22,7 @@ import (
 )
 
 // builder counts changes of this package that make another image of the same recipe.
-const builder = 2
+const builder = 3
 
 // Options of a build.
 type Options struct {
@@ -260,6 +260,10 @@ func put(root *os.Root, path string, text []byte, mode fs.FileMode) error {
 	return root.Chmod(path, mode)
 }
 
+// hostFiles are what mmdebstrap copies of the machine that builds: its name servers and its name. A guest would wait for servers that it
+// cannot reach, and the same recipe would make another image elsewhere.
+var hostFiles = []string{"/etc/resolv.conf", "/etc/hostname"}
+
 // commands runs the recipe's commands inside the tree, then removes what it does not want.
 func (b *build) commands(ctx context.Context) error {
 	for _, c := range b.recipe.Commands {
@@ -272,6 +276,14 @@ func (b *build) commands(ctx context.Context) error {
 		return err
 	}
 	defer root.Close()
+	for _, path := range hostFiles {
+		if slices.ContainsFunc(b.recipe.Files, func(f File) bool { return f.Path == path }) {
+			continue
+		}
+		if err := root.RemoveAll(strings.TrimPrefix(path, "/")); err != nil {
+			return err
+		}
+	}
 	for _, pattern := range b.recipe.Remove {
 		found, err := fs.Glob(root.FS(), strings.TrimPrefix(pattern, "/"))
 		if err != nil {

@@ -39,6 +39,27 @@ func recipe(t *testing.T, extra string) Recipe {
 	return r
 }
 
+// What the machine that builds is called and whom it asks is not in an image, unless the recipe says so itself.
+func TestBuildForgetsItsMachine(t *testing.T) {
+	bootstrapper(t, tree+`mkdir -p "$tree/etc"; echo nameserver 192.0.2.53 > "$tree/etc/resolv.conf"; echo builder > "$tree/etc/hostname"`)
+	for own, want := range map[string]string{"": "", "/etc/resolv.conf": "mine"} {
+		r := recipe(t, "")
+		if own != "" {
+			r.Files = append(r.Files, File{Path: own, Content: want})
+		}
+		i, err := Build(context.Background(), r, Store{Dir: filepath.Join(t.TempDir(), "images")}, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range hostFiles {
+			text, err := os.ReadFile(filepath.Join(i.Rootfs(), path))
+			if path == own && string(text) != want || path != own && !errors.Is(err, os.ErrNotExist) {
+				t.Errorf("own %q: %s is %q, %v", own, path, text, err)
+			}
+		}
+	}
+}
+
 func empty(t *testing.T, s Store) {
 	t.Helper()
 	left, err := os.ReadDir(s.Dir)
