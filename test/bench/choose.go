@@ -30,6 +30,8 @@ func benchmarks() []benchmark {
 		{ids: "R5", measure: loss},
 		{ids: "R6", measure: load},
 		{ids: "N1 N2", measure: guestPorts},
+		{ids: "S1", lab: true, measure: oneServer},
+		{ids: "S2", lab: true, measure: manyServers},
 		{ids: "V1", lab: true, measure: table},
 		{ids: "Y1", measure: wholeFleet},
 	}
