@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/bladenet/bladenet/bridges"
+	"github.com/bladenet/bladenet/guests"
 	"github.com/bladenet/bladenet/hostagent/api"
 	"github.com/bladenet/bladenet/policy"
 	"github.com/bladenet/bladenet/policy/plan"
@@ -21,6 +22,7 @@ type pass struct {
 	held   map[policy.GuestName]string // guests that go no further in this pass, and why
 	closed string                      // why no port may join its bridge: the filter is not as wanted
 	seen   *bridges.State              // the links as observed last; nil as soon as a stage has done anything
+	found  *guests.State               // the guests, likewise, until one of their own stages has
 }
 
 // stage is one step of the written order. Each plans anew, from what it observes: the stages before it may have changed things.
@@ -72,6 +74,9 @@ func (a *Agent) walk(ctx context.Context, p *pass) outcome {
 		out.steps = append(out.steps, w.steps...)
 		if p.apply && w.apply != nil {
 			p.seen = nil
+			if s.name == "guests" {
+				p.found = nil
+			}
 			err = w.apply(ctx)
 		}
 		for _, step := range w.steps {

@@ -192,10 +192,14 @@ func (a *Agent) runGuests(ctx context.Context, p *pass) (work, error) {
 }
 
 func (a *Agent) guests(ctx context.Context, p *pass, pick func(guests.Steps) []guests.Step) (work, error) {
-	have, err := guests.Observe(ctx, a.cfg.Drivers, a.cfg.Images, p.blade.Guests)
-	if err != nil {
-		return work{}, err
+	if p.found == nil {
+		have, err := guests.Observe(ctx, a.cfg.Drivers, a.cfg.Images, p.blade.Guests)
+		if err != nil {
+			return work{}, err
+		}
+		p.found = &have
 	}
+	have := *p.found
 	a.stopped.hold(have.Held)
 	a.backoff.Hold(have.Held, time.Now())
 	have.Hung = a.directors.hung(have.Guests, time.Now())
