@@ -142,6 +142,15 @@ func TestPlan(t *testing.T) {
 	}
 }
 
+// A note is for people: it is no change that waits.
+func TestPlanNotes(t *testing.T) {
+	socket := daemon(t, map[string]any{"plan": api.Plan{Version: api.Version, Blade: "b1", Notes: []string{"www-1 stands on web-0"}}})
+	got := ctl(t, socket, "plan", "--exit-code")
+	if want := "nothing to do\nnote: www-1 stands on web-0\n"; got.status != exitOK || string(got.stdout) != want {
+		t.Errorf("status %d, %q, want %q", got.status, got.stdout, want)
+	}
+}
+
 func TestStatus(t *testing.T) {
 	s := api.Status{
 		Version: api.Version, Blade: "b1", Site: "paris", Zone: "public", Trunk: "eno1", Revision: 3, Pending: "the policy folder differs",
