@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"hash/fnv"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -49,20 +51,44 @@ func (d *Driver) reserve(name policy.GuestName) (uint32, error) {
 		}
 		return uint32(own.first), nil
 	}
+	if err := d.learnIDs(); err != nil {
+		return 0, err
+	}
+	delete(d.ids, name) // what it had is not known any more
+	free, err := choose(name, slices.AppendSeq(others, maps.Values(d.ids)))
+	if err != nil {
+		return 0, err
+	}
+	if err := writeFile(file, fmt.Appendf(nil, "%d %d\n", free.first, free.count)); err != nil {
+		return 0, err
+	}
+	d.ids[name] = free
+	return uint32(free.first), nil
+}
+
+// learnIDs reads once which ids are whose: nobody but this driver changes that. The caller holds the lock.
+func (d *Driver) learnIDs() error {
+	if d.ids != nil {
+		return nil
+	}
 	files, err := filepath.Glob(filepath.Join(d.Dir, "*", idsFile))
 	if err != nil {
-		return 0, err
+		return err
 	}
+	d.ids = map[policy.GuestName]span{}
 	for _, f := range files {
 		if s, err := readIDs(f); err == nil { // else it was destroyed meanwhile, or has to be made anew before it starts
-			others = append(others, s)
+			d.ids[policy.GuestName(filepath.Base(filepath.Dir(f)))] = s
 		}
 	}
-	free, err := choose(name, others)
-	if err != nil {
-		return 0, err
-	}
-	return uint32(free.first), writeFile(file, fmt.Appendf(nil, "%d %d\n", free.first, free.count))
+	return nil
+}
+
+// release gives the ids of a destroyed container back.
+func (d *Driver) release(name policy.GuestName) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.ids, name)
 }
 
 // choose returns the first free range after the place that the name has by chance: nearly always that place, so that a guest made anew

@@ -48,7 +48,6 @@ func TestReserveKeeps(t *testing.T) {
 		}
 		return base
 	}
-	own := reserve("www-1")
 	other := filepath.Join(d.Dir, "other", idsFile)
 	if err := os.MkdirAll(filepath.Dir(other), 0o700); err != nil {
 		t.Fatal(err)
@@ -60,6 +59,7 @@ func TestReserveKeeps(t *testing.T) {
 	if err := os.WriteFile(other, fmt.Appendf(nil, "%d %d\n", chosen.first, chosen.count), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	own := reserve("www-1")
 	if second := reserve("www-2"); uint64(second) == chosen.first || second == own {
 		t.Errorf("www-2 has ids that are taken: %d", second)
 	}

@@ -27,7 +27,7 @@ type Options struct {
 	Images    image.Store                   // base images
 	Volumes   volume.Store                  // what outlives clones; by default beside Dir
 	Namespace func(policy.GuestName) string // path of a guest's network namespace
-	AppArmor  string                        // profile of the containers; empty means unconfined
+	AppArmor  string                        // profile of the containers; empty means liblxc's own where the kernel has it, else unconfined
 	Timeout   time.Duration                 // of a single exchange with a container's monitor; 0 means 5 s
 }
 
@@ -35,17 +35,15 @@ type Options struct {
 type Driver struct {
 	Options
 	mu     sync.Mutex
-	watch  *watcher                 // while Events runs
-	silent map[policy.GuestName]int // calls that a container's monitor has not answered yet
+	watch  *watcher                  // while Events runs
+	ids    map[policy.GuestName]span // of all containers, once they are learnt
+	silent map[policy.GuestName]int  // calls that a container's monitor has not answered yet
 }
 
 var _ guests.Driver = (*Driver)(nil)
 
 // New makes a driver; it touches nothing.
 func New(o Options) *Driver {
-	if o.AppArmor == "" {
-		o.AppArmor = "unconfined"
-	}
 	if o.Volumes.Dir == "" {
 		o.Volumes.Dir = filepath.Join(filepath.Dir(o.Dir), "volumes")
 	}
@@ -171,8 +169,12 @@ func (d *Driver) create(ctx context.Context, s guests.Spec) error {
 	if err := writeFile(filepath.Join(dir, "seccomp"), config.Seccomp()); err != nil {
 		return err
 	}
+	profile := d.AppArmor
+	if profile == "" {
+		profile = loadedProfile(profiles)
+	}
 	return writeFile(filepath.Join(dir, "config"), config.Encode(config.Container{
-		Spec: s, Dir: dir, Image: img, Namespace: d.Namespace(s.Name), VolumesAt: d.Volumes.Guest(s.Name), AppArmor: d.AppArmor, FirstID: base,
+		Spec: s, Dir: dir, Image: img, Namespace: d.Namespace(s.Name), VolumesAt: d.Volumes.Guest(s.Name), AppArmor: profile, FirstID: base,
 	}))
 }
 
@@ -277,5 +279,6 @@ func (d *Driver) Destroy(ctx context.Context, name policy.GuestName) error {
 			return fmt.Errorf("destroy container %s: %w", name, err)
 		}
 	}
+	d.release(name)
 	return nil
 }

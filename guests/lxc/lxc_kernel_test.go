@@ -325,6 +325,11 @@ func TestContainerIsConfined(t *testing.T) {
 	if lines["NoNewPrivs"] != "1" || lines["Seccomp"] != "2" {
 		t.Errorf("NoNewPrivs %s, Seccomp %s; want 1 and 2", lines["NoNewPrivs"], lines["Seccomp"])
 	}
+	// Without AppArmor the file cannot be read, and there is nothing to have.
+	label, err := os.ReadFile(fmt.Sprintf("/proc/%d/attr/current", observed(t, d, name).PID))
+	if want := loadedProfile(profiles); err == nil && !strings.HasPrefix(string(label), want) || err != nil && want != unconfined {
+		t.Errorf("AppArmor profile %q, %v; want %s", label, err, want)
+	}
 }
 
 // The monitor must not hold a descriptor, session or cgroup of the agent, or the agent's end would be the guest's.
