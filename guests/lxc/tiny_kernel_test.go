@@ -24,8 +24,8 @@ func tiny(t *testing.T, command ...string) image.Store {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
 	s := image.Store{Dir: dir}
+	t.Cleanup(func() { os.RemoveAll(s.Dir) })
 	if err := os.Chmod(s.Dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
