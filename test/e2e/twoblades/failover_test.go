@@ -145,6 +145,9 @@ func goOn(t *testing.T, list []*session, killed string) {
 	})
 	if len(errs) > 0 {
 		t.Errorf("%s was killed: %d of %d sessions did not go on, first: %v", killed, len(errs), len(list), errs[0])
+		for _, blade := range blades {
+			t.Logf("%s saw:\n%s", blade, on(t, blade, "bladectl", "events", "-n", "30", "--kind", "rotation,guest"))
+		}
 	}
 	t.Logf("%s was killed under %d sessions: the last one was answered after %s", killed, len(list), longest.Round(10*time.Millisecond))
 }
