@@ -301,7 +301,7 @@ func absentTrunkIsOneSentence(t *testing.T, _ *blade) {
 	if !strings.Contains(w.Step.Reason, "trunk") {
 		t.Errorf("status says %q, want a word on the trunk", w.Step.Reason)
 	}
-	ctl(t, "spawn", "realserver", "www-4", "--service", "www") // the rest of the blade goes on
+	ctl(t, "spawn", "realserver", "www-4", "--service", "www")        // the rest of the blade goes on
 	eventually(t, 10*time.Second, "the trunk is back", func() error { // bladed may have set it up by its index at the last moment
 		return exec.CommandContext(t.Context(), "sh", "-c", "ip link set gone0 down && ip link set gone0 name "+trunk).Run()
 	})
