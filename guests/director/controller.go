@@ -69,16 +69,17 @@ type Controller struct {
 	announce channel.AnnounceStatus
 
 	// Only the loop touches these.
-	begun   int                               // the last state whose checks and daemons were set
-	saved   int                               // the last state that is in the store
-	leaving map[ipvs.DestinationKey]time.Time // when a destination that drains was first seen
+	begun    int                               // the last state whose checks and daemons were set
+	saved    int                               // the last state that is in the store
+	leaving  map[ipvs.DestinationKey]time.Time // when a destination that drains was first seen
+	settling settling
 }
 
 // New returns a controller that has no state yet.
 func New(cfg Config) *Controller {
 	return &Controller{
 		cfg: cfg, started: time.Now(), wake: make(chan struct{}, 1), passed: make(chan struct{}),
-		health: Health{}, held: map[netip.Addr]bool{}, leaving: map[ipvs.DestinationKey]time.Time{},
+		health: Health{}, held: map[netip.Addr]bool{}, leaving: map[ipvs.DestinationKey]time.Time{}, settling: settling{},
 	}
 }
 

@@ -29,6 +29,8 @@ type world struct {
 	lo       []netip.Addr
 	wanted   policy.Inside
 	down     map[string]bool
+	hang     map[string]bool // until the probe's time is over
+	stuck    chan struct{}   // probes of b wait for it whatever their time; nil: none does
 	spec     announce.Spec
 	ended    string
 	history  []string // what happened to VIPs and weights, in order
@@ -126,10 +128,18 @@ func (w fakeAnnouncer) Observe(context.Context) channel.AnnounceStatus {
 	return channel.AnnounceStatus{Protocol: w.spec.Protocol()}
 }
 
-func (w *world) probe(_ context.Context, c policy.Check) error {
+func (w *world) probe(ctx context.Context, c policy.Check) error {
 	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.down[c.ID] {
+	down, hang, stuck := w.down[c.ID], w.hang[c.ID], w.stuck
+	w.mu.Unlock()
+	if stuck != nil && c.ID == "b" {
+		<-stuck
+	}
+	if hang {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	if down {
 		return errors.New("refused")
 	}
 	return nil
@@ -169,7 +179,7 @@ func state(revision string) channel.Apply {
 	return a
 }
 
-func newWorld() *world { return &world{down: map[string]bool{}} }
+func newWorld() *world { return &world{down: map[string]bool{}, hang: map[string]bool{}} }
 
 // controller starts a controller in w; stop ends it and waits.
 func controller(t *testing.T, w *world, store Store) (c *Controller, stop func()) {

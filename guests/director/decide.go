@@ -8,8 +8,7 @@ import (
 	"github.com/bladenet/bladenet/policy"
 )
 
-// Decide says which weights and which VIPs follow from the health of the real servers. had holds the services that had their
-// quorum before, for the hysteresis. It is pure.
+// Decide says which weights and which VIPs follow from the health of the real servers and from what was before. It is pure.
 //
 // A service gains its quorum at Quorum real servers that are up and loses it below Quorum less Hysteresis, never before the
 // last one: the hysteresis lets it fall deeper, it never asks for more than the quorum to come back, which a service with all
@@ -18,12 +17,20 @@ import (
 // A VIP is up while at least one of its services answers. Every director sees the same real servers: a rule that asked for all
 // of them would let one service's failure withdraw its healthy neighbours everywhere at once. Clients of the one that fails are
 // refused at once by its empty table.
-func Decide(b policy.Balancer, vips []policy.VIP, h Health, had map[ServiceKey]bool) Decision {
+//
+// A service that settles has no weights, and its VIP stays as it is: to announce a table that knows some of its servers only
+// would send sessions that another director began to the wrong ones.
+func Decide(b policy.Balancer, vips []policy.VIP, h Health, before Memory) Decision {
 	var d Decision
-	answers := map[netip.Addr]bool{}
+	answers, settling := map[netip.Addr]bool{}, map[netip.Addr]policy.ServiceName{}
 	short := map[netip.Addr]string{}
 	for _, v := range b.Services {
-		s := decideService(v, h, had[KeyOf(v)])
+		key := KeyOf(v)
+		s := decideService(v, h, before.Quorums[key])
+		if before.Settling[key] {
+			s.wait(v)
+			settling[v.VIP] = v.Service
+		}
 		d.Services = append(d.Services, s)
 		answers[v.VIP] = answers[v.VIP] || s.Answers
 		if !s.Answers && short[v.VIP] == "" {
@@ -32,14 +39,32 @@ func Decide(b policy.Balancer, vips []policy.VIP, h Health, had map[ServiceKey]b
 	}
 	for _, v := range vips {
 		x := VIPDecision{Address: v.Address, Up: answers[v.Address]}
-		if !x.Up {
-			if x.Reason = short[v.Address]; x.Reason == "" {
-				x.Reason = "no service of this director"
-			}
+		service, waits := settling[v.Address]
+		if waits {
+			x.Up = before.Held[v.Address]
+		}
+		switch {
+		case x.Up:
+		case waits:
+			x.Reason = fmt.Sprintf("%s waits for the first check of every real server", service)
+		case short[v.Address] != "":
+			x.Reason = short[v.Address]
+		default:
+			x.Reason = "no service of this director"
 		}
 		d.VIPs = append(d.VIPs, x)
 	}
 	return d
+}
+
+// wait takes the weights of a service that settles away.
+func (s *ServiceDecision) wait(v policy.VirtualService) {
+	s.Quorum, s.Answers = false, false
+	for i := range v.Destinations {
+		if s.Weights[i] > 0 {
+			s.Weights[i], s.Reasons[i] = 0, "the service waits for the first check of every real server"
+		}
+	}
 }
 
 func decideService(v policy.VirtualService, h Health, had bool) ServiceDecision {

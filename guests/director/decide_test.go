@@ -69,7 +69,7 @@ func TestDecideWeights(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			v := policy.VirtualService{Service: "www", VIP: addr("203.0.113.10"), Protocol: "tcp", Port: 80, Mode: c.mode, Quorum: 1, Destinations: c.dests}
-			d := Decide(policy.Balancer{Services: []policy.VirtualService{v}}, nil, c.health, nil)
+			d := Decide(policy.Balancer{Services: []policy.VirtualService{v}}, nil, c.health, Memory{})
 			if diff := cmp.Diff(c.weights, d.Services[0].Weights); diff != "" {
 				t.Errorf("weights (-want +got)\n%s", diff)
 			}
@@ -102,7 +102,7 @@ func TestDecideQuorum(t *testing.T) {
 			var had map[ServiceKey]bool
 			got := ""
 			for _, up := range c.up {
-				d := Decide(policy.Balancer{Services: []policy.VirtualService{v}}, nil, healths[up], had)
+				d := Decide(policy.Balancer{Services: []policy.VirtualService{v}}, nil, healths[up], Memory{Quorums: had})
 				had = d.quorums()
 				if d.Services[0].Up != up {
 					t.Errorf("%d counted, want %d", d.Services[0].Up, up)
@@ -142,7 +142,7 @@ func TestDecideVIPs(t *testing.T) {
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			d := Decide(b, vips, c.health, nil)
+			d := Decide(b, vips, c.health, Memory{})
 			if diff := cmp.Diff(c.want, d.VIPs, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
 				t.Errorf("(-want +got)\n%s", diff)
 			}
@@ -186,7 +186,7 @@ func TestDecideProperties(t *testing.T) {
 
 func TestWell(t *testing.T) {
 	a := state("one")
-	d := Decide(a.Balancer, a.Inside.VIPs, Well(a.Balancer), nil)
+	d := Decide(a.Balancer, a.Inside.VIPs, Well(a.Balancer), Memory{})
 	if diff := cmp.Diff([]int{100, 100}, d.Services[0].Weights); diff != "" || !d.VIPs[0].Up {
 		t.Errorf("(-want +got)\n%s%+v", diff, d.VIPs)
 	}

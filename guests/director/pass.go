@@ -53,13 +53,14 @@ func (c *Controller) round(ctx context.Context, sets chan<- []policy.Check) {
 // adopt hands a new state to the checks and to the routing daemons, and forgets checks that are gone. Interfaces and routes come
 // before all: checks need them, and IPVS refuses every IPv4 destination in a namespace that has no address yet.
 func (c *Controller) adopt(ctx context.Context, state channel.Apply, sets chan<- []policy.Check) {
-	c.presume(ctx, state)
+	served := c.presume(ctx, state)
 	if held, err := c.loopback(ctx); err == nil {
 		ground := state.Inside
 		ground.VIPs = slices.DeleteFunc(slices.Clone(ground.VIPs), func(v policy.VIP) bool { return !held[v.Address] })
 		steps, _ := c.cfg.Place.Converge(ctx, ground) // the pass after this meets the same error, and says so
 		c.report(steps)
 	}
+	c.settling.begin(state.Balancer, served, time.Now())
 	select {
 	case sets <- state.Balancer.Checks:
 	case <-ctx.Done():
@@ -77,11 +78,12 @@ func (c *Controller) adopt(ctx context.Context, state channel.Apply, sets chan<-
 
 // presume takes a real server that has a weight in the kernel for up until its first probe has ended. A table that outlived
 // the process before this one keeps its rotation, and so does a server whose check a new state merely changes; a table of a
-// machine that has just booted is empty.
-func (c *Controller) presume(ctx context.Context, state channel.Apply) {
+// machine that has just booted is empty. It returns the services of which one does.
+func (c *Controller) presume(ctx context.Context, state channel.Apply) map[ServiceKey]bool {
+	served := map[ServiceKey]bool{}
 	have, err := c.cfg.Table.Observe(ctx)
 	if err != nil {
-		return // the pass after this says so
+		return served // the pass after this says so
 	}
 	weighs := map[ipvs.DestinationKey]bool{}
 	for _, s := range have.Services {
@@ -94,14 +96,16 @@ func (c *Controller) presume(ctx context.Context, state channel.Apply) {
 	for _, v := range state.Balancer.Services {
 		key := ipvs.KeyOf(v)
 		for _, d := range v.Destinations {
-			if _, known := c.health[d.Check]; d.Check == "" || known {
+			if !weighs[ipvs.DestinationKey{Service: key, Address: d.Address, Port: d.Port}] {
 				continue
 			}
-			if weighs[ipvs.DestinationKey{Service: key, Address: d.Address, Port: d.Port}] {
+			served[KeyOf(v)] = true
+			if _, known := c.health[d.Check]; d.Check != "" && !known {
 				c.health[d.Check] = health.Result{ID: d.Check, State: health.Up}
 			}
 		}
 	}
+	return served
 }
 
 // pass decides and applies: weights first, so that a VIP is announced only with real servers behind it. When the table cannot
@@ -112,11 +116,11 @@ func (c *Controller) pass(ctx context.Context, state channel.Apply) error {
 		return err
 	}
 	c.mu.Lock()
-	had := c.decision.quorums()
+	before := Memory{Quorums: c.decision.quorums(), Settling: c.settling.now(state.Balancer, c.health, time.Now()), Held: held}
 	if c.decision.Services == nil {
-		had = quorumsOf(state.Balancer, held)
+		before.Quorums = quorumsOf(state.Balancer, held)
 	}
-	decision := Decide(state.Balancer, state.Inside.VIPs, c.health, had)
+	decision := Decide(state.Balancer, state.Inside.VIPs, c.health, before)
 	c.sayVIPs(c.decision, decision)
 	c.decision = decision
 	c.mu.Unlock()

@@ -31,6 +31,13 @@ type ServiceKey struct {
 // KeyOf returns the key of v.
 func KeyOf(v policy.VirtualService) ServiceKey { return ServiceKey{v.VIP, v.Protocol, v.Port} }
 
+// Memory is what a decision takes over from the one before it.
+type Memory struct {
+	Quorums  map[ServiceKey]bool // services that had their quorum, for the hysteresis
+	Settling map[ServiceKey]bool // services that wait for their first verdicts, see settle
+	Held     map[netip.Addr]bool // VIPs that are announced
+}
+
 // Decision is what follows from a policy and the health of its real servers.
 type Decision struct {
 	Services []ServiceDecision // one for each of the balancer's services, in their order

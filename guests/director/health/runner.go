@@ -11,8 +11,8 @@ import (
 	"github.com/bladenet/bladenet/policy"
 )
 
-// firstWithin bounds the jitter of a check's first probe: a real server waits no longer for its place in the rotation.
-const firstWithin = time.Second
+// FirstWithin bounds the jitter of a check's first probe: a real server waits no longer for its place in the rotation.
+const FirstWithin = time.Second
 
 // Run keeps the checks of the last list received from sets running, each with probe, and sends what it finds to results. A
 // check that is in the old and in the new list, unchanged, goes on undisturbed. Run returns when ctx has ended and every probe
@@ -61,7 +61,7 @@ type runningCheck struct {
 // watch probes one check, once every interval from begin to begin. A probe cannot outlast its interval, because the policy
 // allows no timeout above it.
 func watch(ctx context.Context, c policy.Check, results chan<- Result, probe Probe) {
-	timer := time.NewTimer(rand.N(min(max(c.Interval, 1), firstWithin)))
+	timer := time.NewTimer(rand.N(min(max(c.Interval, 1), FirstWithin)))
 	defer timer.Stop()
 	v := verdict{rise: c.Rise, fall: c.Fall}
 	for {

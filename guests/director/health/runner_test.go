@@ -92,7 +92,7 @@ func TestFirstProbeDecidesThenRiseAndFall(t *testing.T) {
 		s := newServers()
 		s.set(s.down, "b", true)
 		_, results := start(t, s, check("a"))
-		time.Sleep(firstWithin)
+		time.Sleep(FirstWithin)
 		want(t, drain(results), "a up")
 		s.set(s.down, "a", true)
 		time.Sleep(4 * time.Second) // two failures
@@ -117,7 +117,7 @@ func TestFirstProbeDecidesDown(t *testing.T) {
 		s := newServers()
 		s.set(s.down, "a", true)
 		_, results := start(t, s, check("a"))
-		time.Sleep(firstWithin)
+		time.Sleep(FirstWithin)
 		want(t, drain(results), "a down connection refused")
 	})
 }
@@ -127,7 +127,7 @@ func TestTimeoutIsAFailureAndNamesItself(t *testing.T) {
 		s := newServers()
 		s.set(s.hang, "a", true)
 		_, results := start(t, s, check("a"), check("b"))
-		time.Sleep(firstWithin + time.Second)
+		time.Sleep(FirstWithin + time.Second)
 		got := drain(results)
 		if len(got) != 2 || got[0] != "b up" || got[1] != "a down no answer within 1s" {
 			t.Errorf("results %q", got)
@@ -171,7 +171,7 @@ func TestNewListLeavesTheRestAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newServers()
 		sets, results := start(t, s, check("stays"), check("goes"), check("changes"))
-		time.Sleep(firstWithin)
+		time.Sleep(FirstWithin)
 		if got := drain(results); len(got) != 3 {
 			t.Fatalf("results %q", got)
 		}
