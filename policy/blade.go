@@ -185,7 +185,10 @@ type VirtualService struct {
 	Mode         string        `json:"mode"`                  // locality, survive, spread
 	Quorum       int           `json:"quorum"`
 	Hysteresis   int           `json:"hysteresis,omitempty"`
-	Destinations []Destination `json:"destinations"` // sorted by address: one canonical order on every director
+	SlowStart    time.Duration `json:"slow_start,omitempty"` // that a real server's weight takes to grow when it comes back
+	OnUp         string        `json:"on_up,omitempty"`      // program to run when the quorum is gained
+	OnDown       string        `json:"on_down,omitempty"`    // and when it is lost
+	Destinations []Destination `json:"destinations"`         // sorted by address: one canonical order on every director
 }
 
 // Destination is a real server of a virtual service, in the VIP's family, by its eth1 address.
@@ -203,21 +206,22 @@ type Destination struct {
 
 // Check is one health check of one real server address, shared by every service that names the same one.
 type Check struct {
-	ID       string        `json:"id"` // kind, address, port and a digest of the rest; stable
-	Guest    GuestName     `json:"guest"`
-	Kind     string        `json:"kind"` // tcp, http, https, smtp, dns, script
-	Address  netip.Addr    `json:"address"`
-	Port     uint16        `json:"port"`
-	Path     string        `json:"path,omitempty"` // http, https: URL path; script: file
-	Host     string        `json:"host,omitempty"`
-	Status   int           `json:"status,omitempty"`
-	Body     string        `json:"body,omitempty"` // http, https: text that the page must hold
-	Name     string        `json:"name,omitempty"` // dns: question
-	Type     string        `json:"type,omitempty"` // dns: record type
-	Interval time.Duration `json:"interval"`
-	Timeout  time.Duration `json:"timeout"`
-	Rise     int           `json:"rise"`
-	Fall     int           `json:"fall"`
+	ID         string        `json:"id"` // kind, address, port and a digest of the rest; stable
+	Guest      GuestName     `json:"guest"`
+	Kind       string        `json:"kind"` // tcp, http, https, smtp, dns, script
+	Address    netip.Addr    `json:"address"`
+	Port       uint16        `json:"port"`
+	Path       string        `json:"path,omitempty"` // http, https: URL path; script: file
+	Host       string        `json:"host,omitempty"`
+	Status     int           `json:"status,omitempty"`
+	Body       string        `json:"body,omitempty"`        // http, https: text that the page must hold
+	Name       string        `json:"name,omitempty"`        // dns: question
+	Type       string        `json:"type,omitempty"`        // dns: record type
+	SetsWeight bool          `json:"sets_weight,omitempty"` // script: an exit status from 2 on is a weight
+	Interval   time.Duration `json:"interval"`
+	Timeout    time.Duration `json:"timeout"`
+	Rise       int           `json:"rise"`
+	Fall       int           `json:"fall"`
 }
 
 // Announce says how a director tells its routers of its VIPs. At most one of OSPF and BGP is set.

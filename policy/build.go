@@ -136,7 +136,8 @@ func buildService(e *entry[ServiceName, serviceDoc]) ServiceEntry {
 	s := ServiceEntry{
 		Name: e.Name, Zone: d.Zone.V, VIPs: values(d.VIPs), Ports: values(d.Ports), Clients: clients(d.Clients),
 		Scheduler: string(d.Balance.Scheduler.or(defaultScheduler)), Mode: d.Balance.Mode.or(ModeSpread), Remote: d.Balance.Remote.V,
-		Persistence: d.Persistence.V, Up: d.Quorum.Up.or(1), Hysteresis: d.Quorum.Hysteresis.V, Sorry: d.Sorry.V, Pos: e.Pos, doc: d,
+		Persistence: d.Persistence.V, SlowStart: d.Balance.SlowStart.V, Up: d.Quorum.Up.or(1), Hysteresis: d.Quorum.Hysteresis.V,
+		OnUp: string(d.Quorum.OnUp.V), OnDown: string(d.Quorum.OnDown.V), Sorry: d.Sorry.V, Pos: e.Pos, doc: d,
 	}
 	s.Check = buildCheck(d.Check, s.Ports)
 	return s
@@ -201,6 +202,7 @@ func buildCheck(d *checkDoc, ports []PortRange) *CheckEntry {
 		c.Name, c.Type = string(d.DNS.Name.V), string(d.DNS.Type.or("A"))
 	case d.Script != nil:
 		c.Kind, c.Port, c.Path = "script", uint16(d.Script.Port.or(portNumber(firstPort(ports, "")))), string(d.Script.Path.V)
+		c.SetsWeight = d.Script.SetsWeight.V
 	}
 	return c
 }

@@ -15,6 +15,7 @@ const (
 	mostVirtual     = 16_384  // IPVS services of one zone: VIPs x ports
 	mostDestined    = 500_000 // destinations of them all: VIPs x ports x real servers
 	longestPersist  = 24 * time.Hour
+	longestSlow     = time.Hour
 	shortestCheck   = 100 * time.Millisecond
 	longestCheck    = time.Hour
 	shortestTimeout = 10 * time.Millisecond
@@ -232,9 +233,23 @@ func (c *checker) balance(s *ServiceEntry) {
 	if s.Mode == ModeLocality && s.Remote > 0 && slices.Contains(ignoresWeights, s.Scheduler) {
 		c.errorf(b.Remote.Pos, "wrr, wlc or mh", "%s: scheduler %s looks at no weight, so that remote real servers would get a full share", of, s.Scheduler)
 	}
+	if b.SlowStart.written() {
+		c.slowStart(s)
+	}
 	if s.Mode == ModeSurvive && s.Persistence > 0 {
 		c.warnf(s.doc.Persistence.Pos, "mh and sh keep a client's connection by themselves",
 			"%s: persistence is kept by each director for itself and does not survive one", of)
+	}
+}
+
+func (c *checker) slowStart(s *ServiceEntry) {
+	of, at := "service "+string(s.Name), s.doc.Balance.SlowStart
+	c.wholeSeconds(at, of+": slow-start", time.Second, longestSlow)
+	switch {
+	case s.Mode == ModeSurvive:
+		c.errorf(at.Pos, "a weight that grows makes another table at each step, at other moments on each director", "%s: mode survive with slow-start", of)
+	case slices.Contains(ignoresWeights, s.Scheduler):
+		c.errorf(at.Pos, "wrr or wlc", "%s: scheduler %s looks at no weight, so that slow-start would mean nothing", of, s.Scheduler)
 	}
 }
 
@@ -256,6 +271,9 @@ func (c *checker) healthCheck(s *ServiceEntry) {
 	case s.Check != nil && s.Check.Port == 0 && len(s.Ports) > 0:
 		c.errorf(d.Pos, "port: 443", "%s: check says no port, and the service has no TCP port", of)
 	}
+	if d.Script != nil && d.Script.SetsWeight.V {
+		c.scriptWeight(s)
+	}
 	inRange := true
 	for _, x := range []struct {
 		at[time.Duration]
@@ -273,6 +291,16 @@ func (c *checker) healthCheck(s *ServiceEntry) {
 			place = d.Interval.Pos
 		}
 		c.errorf(place, "a check must end before the next one starts", "%s: timeout (%s) is longer than interval (%s)", of, short(s.Check.Timeout), short(s.Check.Interval))
+	}
+}
+
+func (c *checker) scriptWeight(s *ServiceEntry) {
+	of, at := "service "+string(s.Name), s.doc.Check.Script.SetsWeight
+	switch {
+	case s.Mode == ModeSurvive:
+		c.errorf(at.Pos, "each director asks at other moments, and other weights make other tables", "%s: mode survive with sets-weight", of)
+	case slices.Contains(ignoresWeights, s.Scheduler):
+		c.errorf(at.Pos, "wrr or wlc", "%s: scheduler %s looks at no weight, so that sets-weight would mean nothing", of, s.Scheduler)
 	}
 }
 

@@ -92,7 +92,8 @@ func (d *deriver) balanced(s *ServiceEntry) balanced {
 				}
 				out.services = append(out.services, VirtualService{
 					Service: s.Name, VIP: vip, Protocol: r.Protocol, Port: uint16(port), Scheduler: s.Scheduler, Flags: schedulerFlags(s),
-					Persistence: s.Persistence, Mode: string(s.Mode), Quorum: s.Up, Hysteresis: s.Hysteresis, Destinations: at,
+					Persistence: s.Persistence, Mode: string(s.Mode), Quorum: s.Up, Hysteresis: s.Hysteresis,
+					SlowStart: s.SlowStart, OnUp: s.OnUp, OnDown: s.OnDown, Destinations: at,
 				})
 			}
 		}
@@ -164,11 +165,15 @@ func (d *deriver) siteOf(name BladeName) SiteName {
 func (c *CheckEntry) at(guest GuestName, a netip.Addr) Check {
 	x := Check{
 		Guest: guest, Kind: c.Kind, Address: a, Port: c.Port, Path: c.Path, Host: c.Host, Status: c.Status, Body: c.Body, Name: c.Name, Type: c.Type,
-		Interval: c.Interval, Timeout: c.Timeout, Rise: c.Rise, Fall: c.Fall,
+		SetsWeight: c.SetsWeight,
+		Interval:   c.Interval, Timeout: c.Timeout, Rise: c.Rise, Fall: c.Fall,
 	}
 	how := fmt.Appendf(nil, "%q %q %d %q %q %d %d %d %d", x.Path, x.Host, x.Status, x.Name, x.Type, x.Interval, x.Timeout, x.Rise, x.Fall)
 	if x.Body != "" {
 		how = fmt.Appendf(how, " %q", x.Body)
+	}
+	if x.SetsWeight {
+		how = append(how, " sets weight"...)
 	}
 	sum := sha256.Sum256(how)
 	x.ID = x.Kind + "/" + netip.AddrPortFrom(a, x.Port).String() + "/" + hex.EncodeToString(sum[:4])

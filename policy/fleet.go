@@ -92,9 +92,12 @@ type ServiceEntry struct {
 	Mode        Mode
 	Remote      Share
 	Persistence time.Duration // 0: none
+	SlowStart   time.Duration // 0: none
 	Check       *CheckEntry   // nil: not checked
 	Up          int           // quorum
 	Hysteresis  int
+	OnUp        string // programs, run when the quorum is gained and lost; empty: none
+	OnDown      string
 	Sorry       GuestName // empty: none
 	Pos         Pos
 
@@ -103,19 +106,20 @@ type ServiceEntry struct {
 
 // CheckEntry is how a service's real servers are checked.
 type CheckEntry struct {
-	Kind     string // tcp, http, https, smtp, dns, script
-	Port     uint16
-	Path     string // http, https: path; script: file
-	Host     string
-	Status   int
-	Body     string // http, https
-	Name     string // dns
-	Type     string // dns
-	Interval time.Duration
-	Timeout  time.Duration
-	Rise     int
-	Fall     int
-	Pos      Pos
+	Kind       string // tcp, http, https, smtp, dns, script
+	Port       uint16
+	Path       string // http, https: path; script: file
+	Host       string
+	Status     int
+	Body       string // http, https
+	Name       string // dns
+	Type       string // dns
+	SetsWeight bool   // script
+	Interval   time.Duration
+	Timeout    time.Duration
+	Rise       int
+	Fall       int
+	Pos        Pos
 }
 
 // Attachment is a guest's interface in a network.

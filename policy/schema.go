@@ -86,14 +86,17 @@ type serviceDoc struct {
 }
 
 type balanceDoc struct {
-	Scheduler at[scheduler] `yaml:"scheduler" doc:"IPVS scheduler." default:"wlc"`
-	Mode      at[Mode]      `yaml:"mode" doc:"locality: the director's own site first. survive: the same table on every director, for scheduler mh or sh. spread: plain weights." default:"spread"`
-	Remote    at[Share]     `yaml:"remote" doc:"Share of the weight that real servers of other sites get in mode locality. 0: only when no local one is up." default:"0"`
+	Scheduler at[scheduler]     `yaml:"scheduler" doc:"IPVS scheduler." default:"wlc"`
+	Mode      at[Mode]          `yaml:"mode" doc:"locality: the director's own site first. survive: the same table on every director, for scheduler mh or sh. spread: plain weights." default:"spread"`
+	SlowStart at[time.Duration] `yaml:"slow-start" doc:"How long the weight of a real server that comes back takes to grow to its whole, in whole seconds. Not in mode survive." default:"none"`
+	Remote    at[Share]         `yaml:"remote" doc:"Share of the weight that real servers of other sites get in mode locality. 0: only when no local one is up." default:"0"`
 }
 
 type quorumDoc struct {
-	Up         at[int] `yaml:"up" doc:"Real servers that must be up." default:"1" min:"1" max:"65535"`
-	Hysteresis at[int] `yaml:"hysteresis" doc:"A service that has its quorum keeps it with this many less, and never without any." default:"0" min:"0" max:"65535"`
+	Up         at[int]      `yaml:"up" doc:"Real servers that must be up." default:"1" min:"1" max:"65535"`
+	Hysteresis at[int]      `yaml:"hysteresis" doc:"A service that has its quorum keeps it with this many less, and never without any." default:"0" min:"0" max:"65535"`
+	OnUp       at[filePath] `yaml:"on-up" doc:"Program that a director runs when the service gains its quorum." default:"none"`
+	OnDown     at[filePath] `yaml:"on-down" doc:"Program that a director runs when it loses it." default:"none"`
 }
 
 type checkDoc struct {
@@ -138,9 +141,10 @@ type dnsCheckDoc struct {
 }
 
 type scriptCheckDoc struct {
-	Path at[filePath]   `yaml:"path,required" doc:"Absolute path of the program. It gets the address and the port as arguments."`
-	Port at[portNumber] `yaml:"port" doc:"Port that the program is told." default:"the first port of the service"`
-	Pos  Pos            `yaml:"-"`
+	Path       at[filePath]   `yaml:"path,required" doc:"Absolute path of the program. It gets the address and the port as arguments."`
+	Port       at[portNumber] `yaml:"port" doc:"Port that the program is told." default:"the first port of the service"`
+	SetsWeight at[bool]       `yaml:"sets-weight" doc:"Exit status 2 to 255 is up as well, and gives the weight: the status less 2. Not in mode survive." default:"false"`
+	Pos        Pos            `yaml:"-"`
 }
 
 type interfaceDoc struct {

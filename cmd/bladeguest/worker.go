@@ -45,6 +45,7 @@ func work(ctx context.Context, log *slog.Logger, o options) (int, error) {
 			Guard: []string{"/proc/self/exe", "--guard"},
 		}),
 		Probe:    health.Try,
+		Program:  health.Script,
 		Hostname: hostname,
 		End: func(reboot bool) {
 			code.Store(exitPowerOff)

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/bladenet/bladenet/guests/channel"
+	"github.com/bladenet/bladenet/guests/director/health"
 	"github.com/bladenet/bladenet/policy"
 )
 
@@ -127,7 +128,7 @@ func TestComplaintOneCheckForEachVIP(t *testing.T) {
 		var probes atomic.Int64
 		c := New(Config{
 			Log: slog.New(slog.DiscardHandler), Store: Store{filepath.Join(t.TempDir(), "state.json")}, Software: "test", Table: fakeTable{w}, Place: fakePlace{w}, Announcer: fakeAnnouncer{w},
-			Probe: func(context.Context, policy.Check) error { probes.Add(1); return nil }, End: func(bool) {},
+			Probe: func(context.Context, policy.Check) (health.Answer, error) { probes.Add(1); return health.Answer{}, nil }, End: func(bool) {},
 		})
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)

@@ -45,6 +45,7 @@ type Config struct {
 	Place     Place
 	Announcer Announcer
 	Probe     health.Probe
+	Program   Program                 // runs what a policy wants run
 	Hostname  func(name string) error // sets the machine's name; nil where the machine is not the director's own
 	End       func(reboot bool)       // ends the machine, after Run has been told to stop
 }
@@ -73,13 +74,14 @@ type Controller struct {
 	saved    int                               // the last state that is in the store
 	leaving  map[ipvs.DestinationKey]time.Time // when a destination that drains was first seen
 	settling settling
+	commands *commands
 }
 
 // New returns a controller that has no state yet.
 func New(cfg Config) *Controller {
 	return &Controller{
 		cfg: cfg, started: time.Now(), wake: make(chan struct{}, 1), passed: make(chan struct{}),
-		health: Health{}, held: map[netip.Addr]bool{}, leaving: map[ipvs.DestinationKey]time.Time{}, settling: settling{},
+		health: Health{}, held: map[netip.Addr]bool{}, leaving: map[ipvs.DestinationKey]time.Time{}, settling: settling{}, commands: newCommands(cfg.Log, cfg.Program),
 	}
 }
 
@@ -104,6 +106,7 @@ func (c *Controller) Run(ctx context.Context) error {
 	sets, results := make(chan []policy.Check), make(chan health.Result, 256)
 	wg.Go(func() { health.Run(ctx, sets, results, c.cfg.Probe) })
 	wg.Go(func() { c.cfg.Announcer.Run(ctx) })
+	wg.Go(func() { c.commands.run(ctx) })
 	wg.Go(func() { c.watchAnnouncer(ctx) })
 	wg.Go(func() { c.watchPlace(ctx) })
 
@@ -151,10 +154,14 @@ func (c *Controller) learn(r health.Result) {
 		if check.ID != r.ID {
 			continue
 		}
+		was := c.health[r.ID]
 		c.health[r.ID] = r
-		if r.State == health.Up {
+		switch {
+		case r.State == health.Up && was.State == health.Up:
+			c.cfg.Log.Info("real server asks for another weight", "guest", check.Guest, "check", r.ID, "weight", r.Weight)
+		case r.State == health.Up:
 			c.cfg.Log.Info("real server is up", "guest", check.Guest, "check", r.ID, "took", r.Took.Round(time.Microsecond))
-		} else {
+		default:
 			c.cfg.Log.Warn("real server is down", "guest", check.Guest, "check", r.ID, "reason", r.Reason)
 		}
 		return

@@ -16,6 +16,7 @@ import (
 
 	"github.com/bladenet/bladenet/guests/channel"
 	"github.com/bladenet/bladenet/guests/director/announce"
+	"github.com/bladenet/bladenet/guests/director/health"
 	"github.com/bladenet/bladenet/guests/director/ipvs"
 	"github.com/bladenet/bladenet/policy"
 	"github.com/bladenet/bladenet/policy/plan"
@@ -30,7 +31,8 @@ type world struct {
 	wanted   policy.Inside
 	down     map[string]bool
 	hang     map[string]bool // until the probe's time is over
-	stuck    chan struct{}   // probes of b wait for it whatever their time; nil: none does
+	answer   map[string]health.Answer
+	stuck    chan struct{} // probes of b wait for it whatever their time; nil: none does
 	spec     announce.Spec
 	ended    string
 	history  []string // what happened to VIPs and weights, in order
@@ -128,21 +130,21 @@ func (w fakeAnnouncer) Observe(context.Context) channel.AnnounceStatus {
 	return channel.AnnounceStatus{Protocol: w.spec.Protocol()}
 }
 
-func (w *world) probe(ctx context.Context, c policy.Check) error {
+func (w *world) probe(ctx context.Context, c policy.Check) (health.Answer, error) {
 	w.mu.Lock()
-	down, hang, stuck := w.down[c.ID], w.hang[c.ID], w.stuck
+	down, hang, stuck, answer := w.down[c.ID], w.hang[c.ID], w.stuck, w.answer[c.ID]
 	w.mu.Unlock()
 	if stuck != nil && c.ID == "b" {
 		<-stuck
 	}
 	if hang {
 		<-ctx.Done()
-		return ctx.Err()
+		return health.Answer{}, ctx.Err()
 	}
 	if down {
-		return errors.New("refused")
+		return health.Answer{}, errors.New("refused")
 	}
-	return nil
+	return answer, nil
 }
 
 func (w *world) set(check string, down bool) {
@@ -179,7 +181,9 @@ func state(revision string) channel.Apply {
 	return a
 }
 
-func newWorld() *world { return &world{down: map[string]bool{}, hang: map[string]bool{}} }
+func newWorld() *world {
+	return &world{down: map[string]bool{}, hang: map[string]bool{}, answer: map[string]health.Answer{}}
+}
 
 // controller starts a controller in w; stop ends it and waits.
 func controller(t *testing.T, w *world, store Store) (c *Controller, stop func()) {

@@ -3,6 +3,7 @@ package director
 import (
 	"fmt"
 	"net/netip"
+	"time"
 
 	"github.com/bladenet/bladenet/guests/director/health"
 	"github.com/bladenet/bladenet/policy"
@@ -26,7 +27,7 @@ func Decide(b policy.Balancer, vips []policy.VIP, h Health, before Memory) Decis
 	short := map[netip.Addr]string{}
 	for _, v := range b.Services {
 		key := KeyOf(v)
-		s := decideService(v, h, before.Quorums[key])
+		s := decideService(v, h, before.Quorums[key], before.Now)
 		if before.Settling[key] {
 			s.wait(v)
 			settling[v.VIP] = v.Service
@@ -67,10 +68,11 @@ func (s *ServiceDecision) wait(v policy.VirtualService) {
 	}
 }
 
-func decideService(v policy.VirtualService, h Health, had bool) ServiceDecision {
+func decideService(v policy.VirtualService, h Health, had bool, now time.Time) ServiceDecision {
 	s := ServiceDecision{Key: KeyOf(v), Weights: make([]int, len(v.Destinations)), Reasons: make([]string, len(v.Destinations))}
 	local, sorry := false, false
 	for _, d := range v.Destinations {
+		d = asAnswered(d, h)
 		switch {
 		case !isUp(d, h), d.Drained:
 		case d.Sorry:
@@ -95,6 +97,9 @@ func decideService(v policy.VirtualService, h Health, had bool) ServiceDecision 
 			continue
 		}
 		s.Weights[i], s.Reasons[i] = weigh(v, d, h, local)
+		if weight, reason := slowly(v, h[d.Check], s.Weights[i], now); reason != "" {
+			s.Weights[i], s.Reasons[i] = weight, reason
+		}
 		taken = taken || s.Weights[i] > 0
 	}
 	for i, d := range v.Destinations {
@@ -118,6 +123,11 @@ const drained = "drained"
 
 // weigh is the weight of one ordinary destination. Only a destination of another site has a Remote weight.
 func weigh(v policy.VirtualService, d policy.Destination, h Health, local bool) (int, string) {
+	reason := ""
+	if h[d.Check].Weighs {
+		reason = "its check sets the weight"
+	}
+	d = asAnswered(d, h)
 	switch {
 	case !isUp(d, h):
 		return 0, downReason(d, h)
@@ -126,7 +136,33 @@ func weigh(v policy.VirtualService, d policy.Destination, h Health, local bool) 
 	case v.Mode == "locality" && d.Remote > 0 && !local:
 		return d.Remote, "no local server is up"
 	}
-	return d.Weight, ""
+	return d.Weight, reason
+}
+
+// asAnswered is a destination with the weight that its check gives, if it does: in place of the policy's, of which another site
+// keeps its share.
+func asAnswered(d policy.Destination, h Health) policy.Destination {
+	a := h[d.Check]
+	switch {
+	case !a.Weighs || d.Sorry:
+	case d.Remote > 0:
+		d.Weight, d.Remote = (a.Weight*d.Weight+d.Remote-1)/d.Remote, a.Weight
+	default:
+		d.Weight = a.Weight
+	}
+	return d
+}
+
+// slowSteps is in how many steps the weight of a server that comes back grows.
+const slowSteps = 10
+
+// slowly is the weight of a server that came back lately; no reason: it is the whole one.
+func slowly(v policy.VirtualService, r health.Result, whole int, now time.Time) (int, string) {
+	if v.SlowStart <= 0 || !r.Back || whole == 0 || now.Sub(r.Since) >= v.SlowStart {
+		return whole, ""
+	}
+	step := 1 + int(slowSteps*max(now.Sub(r.Since), 0)/v.SlowStart)
+	return max(whole*step/slowSteps, 1), "slow start until " + r.Since.Add(v.SlowStart).UTC().Format(time.TimeOnly)
 }
 
 func isUp(d policy.Destination, h Health) bool {

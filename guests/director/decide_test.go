@@ -4,6 +4,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -167,7 +168,7 @@ func TestDecideProperties(t *testing.T) {
 			v.Destinations = append(v.Destinations, d)
 			h[id] = health.Result{State: health.State(r.IntN(3))}
 		}
-		s := decideService(v, h, r.IntN(2) == 0)
+		s := decideService(v, h, r.IntN(2) == 0, time.Time{})
 		able, weighs, sorryWeighs := false, false, false
 		for i, d := range v.Destinations {
 			up := h[d.Check].State == health.Up

@@ -116,7 +116,8 @@ func (c *Controller) pass(ctx context.Context, state channel.Apply) error {
 		return err
 	}
 	c.mu.Lock()
-	before := Memory{Quorums: c.decision.quorums(), Settling: c.settling.now(state.Balancer, c.health, time.Now()), Held: held}
+	now := time.Now()
+	before := Memory{Quorums: c.decision.quorums(), Settling: c.settling.now(state.Balancer, c.health, now), Held: held, Now: now}
 	if c.decision.Services == nil {
 		before.Quorums = quorumsOf(state.Balancer, held)
 	}
@@ -142,6 +143,7 @@ func (c *Controller) pass(ctx context.Context, state channel.Apply) error {
 	c.mu.Lock()
 	c.held = held
 	c.mu.Unlock()
+	c.commands.want(state.Balancer.Services, decision, before.Settling)
 	return errors.Join(tableErr, err)
 }
 

@@ -36,6 +36,7 @@ type Memory struct {
 	Quorums  map[ServiceKey]bool // services that had their quorum, for the hysteresis
 	Settling map[ServiceKey]bool // services that wait for their first verdicts, see settle
 	Held     map[netip.Addr]bool // VIPs that are announced
+	Now      time.Time
 }
 
 // Decision is what follows from a policy and the health of its real servers.

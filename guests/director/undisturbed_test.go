@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/bladenet/bladenet/guests/channel"
+	"github.com/bladenet/bladenet/guests/director/health"
 	"github.com/bladenet/bladenet/policy"
 )
 
@@ -50,11 +51,11 @@ func TestChecksGoOnWhateverElseChanges(t *testing.T) {
 		c := New(Config{
 			Log: slog.New(slog.DiscardHandler), Store: Store{filepath.Join(t.TempDir(), "state.json")}, Software: "test",
 			Table: fakeTable{w}, Place: fakePlace{w}, Announcer: fakeAnnouncer{w}, End: func(bool) {},
-			Probe: func(_ context.Context, check policy.Check) error {
+			Probe: func(_ context.Context, check policy.Check) (health.Answer, error) {
 				mu.Lock()
 				defer mu.Unlock()
 				probes[check.ID] = append(probes[check.ID], time.Now())
-				return nil
+				return health.Answer{}, nil
 			},
 		})
 		ctx, cancel := context.WithCancel(t.Context())

@@ -19,20 +19,20 @@ import (
 const maxBody = 64 << 10
 
 // Try is the Probe for every kind of check that a policy can name.
-func Try(ctx context.Context, c policy.Check) error {
+func Try(ctx context.Context, c policy.Check) (Answer, error) {
 	switch c.Kind {
 	case "tcp":
-		return tryTCP(ctx, c)
+		return Answer{}, tryTCP(ctx, c)
 	case "http", "https":
-		return tryHTTP(ctx, c)
+		return Answer{}, tryHTTP(ctx, c)
 	case "smtp":
-		return trySMTP(ctx, c)
+		return Answer{}, trySMTP(ctx, c)
 	case "dns":
-		return tryDNS(ctx, c)
+		return Answer{}, tryDNS(ctx, c)
 	case "script":
 		return tryScript(ctx, c)
 	}
-	return fmt.Errorf("unknown kind of check %q", c.Kind)
+	return Answer{}, fmt.Errorf("unknown kind of check %q", c.Kind)
 }
 
 func target(c policy.Check) string { return netip.AddrPortFrom(c.Address, c.Port).String() }

@@ -31,7 +31,7 @@ func try(t *testing.T, c policy.Check) string {
 
 func tryWithin(t *testing.T, c policy.Check) string {
 	t.Helper()
-	if err := once(t.Context(), c, Try); err != nil {
+	if _, err := once(t.Context(), c, Try); err != nil {
 		return err.Error()
 	}
 	return ""
@@ -294,7 +294,35 @@ func TestScriptIsKilledWithItsChildren(t *testing.T) {
 func TestOnceEndsWithItsCaller(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := once(ctx, policy.Check{Kind: "tcp", Timeout: time.Second, Address: netip.MustParseAddr("127.0.0.1"), Port: 9}, Try); err == nil {
+	if _, err := once(ctx, policy.Check{Kind: "tcp", Timeout: time.Second, Address: netip.MustParseAddr("127.0.0.1"), Port: 9}, Try); err == nil {
 		t.Error("no error")
+	}
+}
+
+// TestScriptWeight follows keepalived's misc_dynamic: 0 is up, 1 is down, 2 to 255 is up with the weight two less.
+func TestScriptWeight(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "check")
+	if err := os.WriteFile(path, []byte("#!/bin/sh\nexit $2\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		status uint16
+		sets   bool
+		want   Answer
+		well   bool
+	}{
+		{0, true, Answer{}, true},
+		{1, true, Answer{}, false},
+		{2, true, Answer{true, 0}, true},
+		{3, true, Answer{true, 1}, true},
+		{255, true, Answer{true, 253}, true},
+		{0, false, Answer{}, true},
+		{2, false, Answer{}, false},
+	} {
+		check := policy.Check{Kind: "script", Path: path, Address: netip.MustParseAddr("127.0.0.1"), Port: c.status, SetsWeight: c.sets, Timeout: 10 * time.Second}
+		got, err := once(t.Context(), check, Try)
+		if got != c.want || (err == nil) != c.well {
+			t.Errorf("status %d, sets-weight %v: %+v, %v", c.status, c.sets, got, err)
+		}
 	}
 }

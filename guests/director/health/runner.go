@@ -64,6 +64,7 @@ func watch(ctx context.Context, c policy.Check, results chan<- Result, probe Pro
 	timer := time.NewTimer(rand.N(min(max(c.Interval, 1), FirstWithin)))
 	defer timer.Stop()
 	v := verdict{rise: c.Rise, fall: c.Fall}
+	var told Result
 	for {
 		select {
 		case <-ctx.Done():
@@ -72,38 +73,45 @@ func watch(ctx context.Context, c policy.Check, results chan<- Result, probe Pro
 		}
 		began := time.Now()
 		timer.Reset(c.Interval)
-		err := once(ctx, c, probe)
+		answer, err := once(ctx, c, probe)
 		if ctx.Err() != nil {
 			return
 		}
-		if !v.add(err == nil) {
+		was := v.state
+		r := told
+		switch {
+		case v.add(err == nil):
+			r = Result{ID: c.ID, State: v.state, Since: began, Took: time.Since(began), Back: was == Down && v.state == Up, Answer: answer}
+			if err != nil {
+				r.Reason = err.Error()
+			}
+		case err == nil && v.state == Up && answer != told.Answer:
+			r.Answer = answer
+		default:
 			continue
-		}
-		r := Result{ID: c.ID, State: v.state, Since: began, Took: time.Since(began)}
-		if err != nil {
-			r.Reason = err.Error()
 		}
 		select {
 		case results <- r:
+			told = r
 		case <-ctx.Done():
 			return
 		}
 	}
 }
 
-func once(ctx context.Context, c policy.Check, probe Probe) error {
+func once(ctx context.Context, c policy.Check, probe Probe) (Answer, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, c.Timeout, errTimeout)
 	defer cancel()
-	err := probe(ctx, c)
+	answer, err := probe(ctx, c)
 	if err == nil {
-		return nil
+		return answer, nil
 	}
 	// A dialer keeps the same deadline by a timer of its own, which may be the first.
 	var late net.Error
 	if errors.Is(context.Cause(ctx), errTimeout) || errors.As(err, &late) && late.Timeout() {
-		return timeoutError{c.Timeout, err}
+		return Answer{}, timeoutError{c.Timeout, err}
 	}
-	return err
+	return Answer{}, err
 }
 
 var errTimeout = errors.New("timeout")

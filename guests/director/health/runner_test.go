@@ -23,25 +23,26 @@ type servers struct {
 	down   map[string]bool
 	hang   map[string]bool
 	probes map[string][]time.Time
+	answer Answer
 }
 
 func newServers() *servers {
 	return &servers{down: map[string]bool{}, hang: map[string]bool{}, probes: map[string][]time.Time{}}
 }
 
-func (s *servers) probe(ctx context.Context, c policy.Check) error {
+func (s *servers) probe(ctx context.Context, c policy.Check) (Answer, error) {
 	s.mu.Lock()
 	s.probes[c.ID] = append(s.probes[c.ID], time.Now())
-	down, hang := s.down[c.ID], s.hang[c.ID]
+	down, hang, answer := s.down[c.ID], s.hang[c.ID], s.answer
 	s.mu.Unlock()
 	if hang {
 		<-ctx.Done()
-		return ctx.Err()
+		return Answer{}, ctx.Err()
 	}
 	if down {
-		return errors.New("connection refused")
+		return Answer{}, errors.New("connection refused")
 	}
-	return nil
+	return answer, nil
 }
 
 func (s *servers) set(m map[string]bool, id string, is bool) {
@@ -240,4 +241,44 @@ func TestVerdict(t *testing.T) {
 			t.Errorf("rise %d fall %d %s: %s, want %s", c.rise, c.fall, c.probes, got, c.want)
 		}
 	}
+}
+
+// TestAnswersAndComebacks holds that another answer of a server that stays up is a result, and that coming back is told from a first verdict.
+func TestAnswersAndComebacks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newServers()
+		_, results := start(t, s, check("a"))
+		next := func(after time.Duration) Result {
+			t.Helper()
+			time.Sleep(after)
+			synctest.Wait()
+			select {
+			case r := <-results:
+				return r
+			default:
+				t.Fatal("no result")
+				return Result{}
+			}
+		}
+		first := next(FirstWithin)
+		if first.State != Up || first.Back || first.Weighs {
+			t.Errorf("first %+v", first)
+		}
+		s.mu.Lock()
+		s.answer = Answer{Weighs: true, Weight: 7}
+		s.mu.Unlock()
+		if r := next(2 * time.Second); r.State != Up || r.Weight != 7 || r.Since != first.Since || r.Back {
+			t.Errorf("another answer %+v", r)
+		}
+		s.set(s.down, "a", true)
+		if r := next(6 * time.Second); r.State != Down || r.Weighs {
+			t.Errorf("down %+v", r)
+		}
+		s.set(s.down, "a", false)
+		if r := next(4 * time.Second); r.State != Up || !r.Back || r.Weight != 7 {
+			t.Errorf("back %+v", r)
+		}
+		time.Sleep(time.Minute)
+		want(t, drain(results))
+	})
 }
