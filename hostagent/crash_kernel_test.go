@@ -212,7 +212,7 @@ func (d fileDriver) Events(ctx context.Context, _ func()) error { <-ctx.Done(); 
 // crashed runs a child that is killed after a step, or with 0 runs to its end. True: no step was left.
 func crashed(t *testing.T, path, dir string, after int) (left bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "/proc/self/exe")
 	cmd.Env = append(os.Environ(), childSpace+"="+path, childDir+"="+dir, childKill+"="+strconv.Itoa(after))

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -24,6 +25,7 @@ import (
 const (
 	maxRequest     = 32 << 20
 	requestTimeout = 10 * time.Second
+	idleTimeout    = 2 * time.Minute
 )
 
 // Group is the group whose members may speak with the daemon, besides root.
@@ -60,7 +62,12 @@ func Listen(path string) (net.Listener, error) {
 
 // Serve answers on l with h until ctx ends.
 func Serve(ctx context.Context, l net.Listener, h http.Handler) error {
-	srv := &http.Server{Handler: h, ReadTimeout: requestTimeout, MaxHeaderBytes: 64 << 10, BaseContext: func(net.Listener) context.Context { return ctx }}
+	srv := &http.Server{
+		Handler: h, ReadTimeout: requestTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: 64 << 10, BaseContext: func(net.Listener) context.Context { return ctx },
+		ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelInfo), // whoever knocks on a port does not write our log
+	}
+	srv.Protocols = new(http.Protocols)
+	srv.Protocols.SetHTTP1(true) // one stream a connection, so that a bound on these is one on those
 	stop := context.AfterFunc(ctx, func() { srv.Close() })
 	defer stop()
 	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
@@ -74,72 +81,6 @@ func (a *Agent) Figures() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /metrics", a.metrics)
 	mux.HandleFunc("GET /healthz", a.healthz)
-	return mux
-}
-
-// Handler returns the API.
-func (a *Agent) Handler() http.Handler {
-	mux := http.NewServeMux()
-	prefix := "/" + api.Version + "/"
-	mux.HandleFunc("GET "+prefix+"status", func(w http.ResponseWriter, r *http.Request) {
-		if r.FormValue("count") != "" {
-			a.directors.count()
-		}
-		answer(w)(a.Status(r.Context()))
-	})
-	mux.HandleFunc("POST "+prefix+"plan", func(w http.ResponseWriter, r *http.Request) {
-		var in api.PlanRequest
-		if !read(w, r, &in) {
-			return
-		}
-		answer(w)(a.Plan(r.Context(), in))
-	})
-	mux.HandleFunc("GET "+prefix+"revisions", func(w http.ResponseWriter, _ *http.Request) { answer(w)(a.Revisions()) })
-	mux.HandleFunc("GET "+prefix+"revisions/{number}", func(w http.ResponseWriter, r *http.Request) {
-		number, err := strconv.Atoi(r.PathValue("number"))
-		if err != nil {
-			http.Error(w, "a revision is a number", http.StatusBadRequest)
-			return
-		}
-		answer(w)(a.Revision(number))
-	})
-	mux.HandleFunc("POST "+prefix+"confirm", func(w http.ResponseWriter, r *http.Request) {
-		var in api.ConfirmRequest
-		if !read(w, r, &in) {
-			return
-		}
-		number, err := a.Confirm(in.Revision)
-		answer(w)(api.Confirmed{Version: api.Version, Revision: number}, err)
-	})
-	// Once begun, what changes the blade is brought to its end: a caller who goes away leaves no half blade.
-	mux.HandleFunc("POST "+prefix+"apply", func(w http.ResponseWriter, r *http.Request) {
-		stream(w, r, func(_ context.Context, in api.ApplyRequest, report func(api.Event)) error {
-			return a.Apply(a.life, in, report)
-		})
-	})
-	mux.HandleFunc("POST "+prefix+"rollback", func(w http.ResponseWriter, r *http.Request) {
-		stream(w, r, func(_ context.Context, in api.RollbackRequest, report func(api.Event)) error {
-			return a.Rollback(a.life, in, report)
-		})
-	})
-	mux.HandleFunc("POST "+prefix+"spawn", func(w http.ResponseWriter, r *http.Request) { stream(w, r, a.Spawn) })
-	mux.HandleFunc("POST "+prefix+"destroy", func(w http.ResponseWriter, r *http.Request) { stream(w, r, a.Destroy) })
-	for verb, do := range map[string]func(context.Context, api.PowerRequest, func(api.Event)) error{"start": a.Start, "stop": a.Stop, "restart": a.Restart} {
-		mux.HandleFunc("POST "+prefix+verb, func(w http.ResponseWriter, r *http.Request) { stream(w, r, do) })
-	}
-	mux.HandleFunc("POST "+prefix+"exec", a.serveExec)
-	mux.HandleFunc("GET "+prefix+"guests/{name}/log", a.serveLog)
-	mux.HandleFunc("POST "+prefix+"trace", func(w http.ResponseWriter, r *http.Request) { stream(w, r, a.Trace) })
-	mux.HandleFunc("POST "+prefix+"drain", func(w http.ResponseWriter, r *http.Request) { stream(w, r, a.Drain) })
-	mux.HandleFunc("POST "+prefix+"doctor", func(w http.ResponseWriter, r *http.Request) {
-		var in api.DoctorRequest
-		if read(w, r, &in) {
-			answer(w)(a.Doctor(r.Context(), in), nil)
-		}
-	})
-	mux.HandleFunc("GET "+prefix+"events", a.serveEvents)
-	mux.Handle("GET /metrics", a.Figures())
-	mux.Handle("GET /healthz", a.Figures())
 	return mux
 }
 

@@ -103,6 +103,8 @@ func (silentFilter) Counters(context.Context) (nft.Counters, error) {
 	return nft.Counters{Reasons: spoofed, Ports: map[string]map[filter.Reason]nft.Counter{"www-1.1": spoofed}, Rules: map[string]nft.Counter{"admin": {Packets: 7}}}, nil
 }
 
+func (silentFilter) Features(context.Context) error { return nil }
+
 func (silentFilter) VIPConntrack(context.Context, []netip.Addr) (int, error) { return 0, nil }
 
 func (noLinks) Watch(ctx context.Context, _ func()) error      { <-ctx.Done(); return nil }

@@ -24,7 +24,7 @@ func applyVerb() verb {
 			return err
 		}
 		see := f.events()
-		return see.end(api.NewClient(f.socket).Apply(ctx, api.ApplyRequest{Note: *note, Confirm: *confirm}, see.event))
+		return see.end(f.client.Apply(ctx, api.ApplyRequest{Note: *note, Confirm: *confirm}, see.event))
 	}
 	return v
 }

@@ -11,10 +11,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bladenet/bladenet/hostagent"
 	"github.com/bladenet/bladenet/hostagent/api"
 	"github.com/bladenet/bladenet/policy"
 	"github.com/bladenet/bladenet/policy/plan"
 	"github.com/bladenet/bladenet/test/golden"
+	"github.com/bladenet/bladenet/test/pki"
 )
 
 // result is what one run of bladectl left.
@@ -345,5 +347,37 @@ func TestFmtOfAMistakeChangesNothing(t *testing.T) {
 	}
 	if text, _ := os.ReadFile(filepath.Join(dir, "a.yaml")); string(text) != "zones:   [a]\n" {
 		t.Errorf("fmt changed a.yaml to %q", text)
+	}
+}
+
+// TestAnotherBlade asks a daemon over TLS, by flags and by the environment.
+func TestAnotherBlade(t *testing.T) {
+	blades, people := pki.New(t), pki.New(t)
+	own, mine := blades.Issue(t, t.TempDir(), "blades", time.Hour), people.Issue(t, t.TempDir(), api.Writers, time.Hour)
+	l, err := hostagent.ListenTLS("127.0.0.1:0", hostagent.Certificates{Cert: own.Cert, Key: own.Key, ClientCA: people.File})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var heard api.SpawnRequest
+	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_ = json.NewDecoder(r.Body).Decode(&heard)
+		_ = json.NewEncoder(w).Encode(api.Event{Done: true, Message: "done"})
+	})}
+	go func() { _ = srv.Serve(l) }()
+	t.Cleanup(func() { srv.Close() })
+	files := []string{"--cert", mine.Cert, "--key", mine.Key, "--ca", blades.File}
+	args := append([]string{"spawn", "realserver", "www-1", "--service", "www", "--blade", "b2", "--address", l.Addr().String()}, files...)
+	if got := ctl(t, "", args...); got.status != exitOK || heard.Blade != "b2" {
+		t.Errorf("status %d, asked for a guest on %q: %s%s", got.status, heard.Blade, got.stdout, got.stderr)
+	}
+	var stdout, stderr bytes.Buffer
+	getenv := func(key string) string {
+		return map[string]string{"BLADENET_ADDRESS": l.Addr().String(), "BLADENET_CERT": mine.Cert, "BLADENET_KEY": mine.Key, "BLADENET_CA": blades.File}[key]
+	}
+	if code := run(t.Context(), env{stdout: &stdout, stderr: &stderr, getenv: getenv}, []string{"apply"}); code != exitOK {
+		t.Errorf("status %d: %s%s", code, &stdout, &stderr)
+	}
+	if got := ctl(t, "", "status", "--address", l.Addr().String()); got.status != exitError || !strings.Contains(got.stderr, "--cert, --key and --ca") {
+		t.Errorf("without files: status %d: %s", got.status, got.stderr)
 	}
 }

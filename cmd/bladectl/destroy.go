@@ -30,7 +30,7 @@ func destroyVerb() verb {
 			names = append(names, name)
 		}
 		see := f.events()
-		return see.end(api.NewClient(f.socket).Destroy(ctx, api.DestroyRequest{Names: names, Drain: *drain, Volumes: *volumes}, see.event))
+		return see.end(f.client.Destroy(ctx, api.DestroyRequest{Names: names, Drain: *drain, Volumes: *volumes}, see.event))
 	}
 	return v
 }

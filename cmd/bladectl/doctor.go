@@ -27,7 +27,7 @@ func doctorVerb() verb {
 		if _, err := f.parse(args, 0, 0); err != nil {
 			return err
 		}
-		answer, err := api.NewClient(f.socket).Doctor(ctx, api.DoctorRequest{Fix: *fix})
+		answer, err := f.client.Doctor(ctx, api.DoctorRequest{Fix: *fix})
 		var away *api.AwayError
 		if errors.As(err, &away) {
 			answer, err = examine(ctx, *dir, *blade, *fix), nil

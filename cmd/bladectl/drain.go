@@ -47,5 +47,5 @@ func (f *flags) drain(ctx context.Context, word string, r api.DrainRequest) erro
 		return err
 	}
 	see := f.events()
-	return see.end(api.NewClient(f.socket).Drain(ctx, r, see.event))
+	return see.end(f.client.Drain(ctx, r, see.event))
 }

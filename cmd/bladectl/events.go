@@ -37,7 +37,7 @@ func eventsVerb() verb {
 			}
 			return f.printEntry(x)
 		}
-		return journal(ctx, api.NewClient(f.socket), api.EventsRequest{After: *after, Follow: *follow}, *last, show)
+		return journal(ctx, f.client, api.EventsRequest{After: *after, Follow: *follow}, *last, show)
 	}
 	return v
 }

@@ -22,7 +22,7 @@ func execVerb() verb {
 		}
 		r := api.ExecRequest{Name: name, Command: words[1:]}
 		files := [3]*os.File{os.Stdin, os.Stdout, os.Stderr}
-		run := api.NewClient(f.socket).Exec
+		run := f.client.Exec
 		var status int
 		if isTerminal(os.Stdin) && isTerminal(os.Stdout) {
 			r.Term = e.getenv("TERM")

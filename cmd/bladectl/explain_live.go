@@ -28,7 +28,7 @@ func explainLive(ctx context.Context, f *flags, l live) error {
 	shown := 0
 	enc := json.NewEncoder(f.env.stdout)
 	r := api.TraceRequest{Target: l.target, For: l.limit, Packets: l.packets}
-	err := api.NewClient(f.socket).Trace(ctx, r, func(e api.Event) {
+	err := f.client.Trace(ctx, r, func(e api.Event) {
 		if e.Message != "" && !e.Done {
 			fmt.Fprintln(f.env.stderr, e.Message)
 		}

@@ -20,6 +20,8 @@ type flags struct {
 	*flag.FlagSet
 	env     env
 	socket  string
+	remote  remote
+	client  *api.Client // of whom the verb asks, once the arguments are parsed
 	output  string
 	verbose bool
 }
@@ -43,6 +45,7 @@ func (f *flags) withSocket() *flags {
 		def = api.DefaultSocket
 	}
 	f.StringVar(&f.socket, "socket", def, "Unix `path` of bladed's socket")
+	f.remote.flags(f.FlagSet, f.env.getenv)
 	return f
 }
 
@@ -85,7 +88,7 @@ func (f *flags) parse(args []string, minWords, maxWords int) ([]string, error) {
 		fmt.Fprintf(f.env.stderr, "bladectl: -o %s: text, json or yaml\n", f.output)
 		return nil, errUsage
 	}
-	return words, nil
+	return words, f.connect()
 }
 
 // parseCommand reads flags, one word and a command, whose words are its own even when they look like flags.
@@ -107,7 +110,7 @@ func (f *flags) parseCommand(args []string) ([]string, error) {
 		f.Usage()
 		return nil, errUsage
 	}
-	return words, nil
+	return words, f.connect()
 }
 
 // print writes v as JSON or YAML, or calls text for people.

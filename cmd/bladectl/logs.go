@@ -25,7 +25,7 @@ func logsVerb() verb {
 		if r.Name, err = guestName(words[0]); err != nil {
 			return err
 		}
-		return api.NewClient(f.socket).Log(ctx, r, func(log io.Reader) error {
+		return f.client.Log(ctx, r, func(log io.Reader) error {
 			if *raw {
 				_, err := io.Copy(e.stdout, log)
 				return err

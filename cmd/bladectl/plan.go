@@ -34,7 +34,7 @@ func planVerb() verb {
 				return err
 			}
 		}
-		answer, err := api.NewClient(f.socket).Plan(ctx, request)
+		answer, err := f.client.Plan(ctx, request)
 		if err != nil {
 			return err
 		}

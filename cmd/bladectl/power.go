@@ -38,7 +38,7 @@ func powerVerb(name, brief string, drains bool) verb {
 			return err
 		}
 		see := f.events()
-		return see.end(api.NewClient(f.socket).Power(ctx, name, r, see.event))
+		return see.end(f.client.Power(ctx, name, r, see.event))
 	}
 	return v
 }

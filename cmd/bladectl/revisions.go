@@ -30,7 +30,7 @@ func confirmVerb() verb {
 		if err != nil {
 			return err
 		}
-		done, err := api.NewClient(f.socket).Confirm(ctx, api.ConfirmRequest{Revision: number})
+		done, err := f.client.Confirm(ctx, api.ConfirmRequest{Revision: number})
 		if err != nil {
 			return err
 		}
@@ -55,7 +55,7 @@ func rollbackVerb() verb {
 			return err
 		}
 		see := f.events()
-		return see.end(api.NewClient(f.socket).Rollback(ctx, api.RollbackRequest{Revision: number, Confirm: *confirm}, see.event))
+		return see.end(f.client.Rollback(ctx, api.RollbackRequest{Revision: number, Confirm: *confirm}, see.event))
 	}
 	return v
 }
@@ -72,7 +72,7 @@ func revisionsVerb() verb {
 		if err != nil {
 			return err
 		}
-		client := api.NewClient(f.socket)
+		client := f.client
 		if number == 0 {
 			if *write != "" {
 				return errors.New("--write: of which revision?")

@@ -45,7 +45,7 @@ func spawnVerb() verb {
 			return err
 		}
 		see := f.events()
-		return see.end(api.NewClient(f.socket).Spawn(ctx, r, see.event))
+		return see.end(f.client.Spawn(ctx, r, see.event))
 	}
 	return v
 }

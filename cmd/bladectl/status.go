@@ -23,7 +23,7 @@ func statusVerb() verb {
 		if _, err := f.parse(args, 0, 0); err != nil {
 			return err
 		}
-		s, err := api.NewClient(f.socket).Status(ctx)
+		s, err := f.client.Status(ctx)
 		if *supervised {
 			return nagios(e.stdout, s, err)
 		}

@@ -29,7 +29,7 @@ func topVerb() verb {
 		if e.stdout == os.Stdout && isTerminal(os.Stdout) {
 			clear = "\x1b[H\x1b[2J"
 		}
-		return top(ctx, e.stdout, api.NewClient(f.socket), *every, *times, clear)
+		return top(ctx, e.stdout, f.client, *every, *times, clear)
 	}
 	return v
 }

@@ -39,7 +39,9 @@ func main() {
 
 // options is what the command line says.
 type options struct {
-	blade, policy, state, images, socket, libvirt, metrics string
+	blade, policy, state, images, socket, libvirt, metrics, listen string
+
+	certificates hostagent.Certificates
 
 	silence   time.Duration
 	dismantle bool
@@ -60,6 +62,10 @@ func parse(args []string, help io.Writer) (options, error) {
 	f.StringVar(&o.socket, "socket", api.DefaultSocket, "Unix `path` to listen on")
 	f.StringVar(&o.libvirt, "libvirt", "qemu:///system", "libvirt `URI` for KVM guests")
 	f.StringVar(&o.metrics, "metrics", "", "TCP `address` for /metrics and /healthz, which change nothing; on the blade's own NIC")
+	f.StringVar(&o.listen, "listen", "", "TCP `address` for bladectl on other hosts, over TLS 1.3; on the blade's own NIC (default: none)")
+	f.StringVar(&o.certificates.Cert, "cert", "", "`file` of this blade's certificate, for --listen")
+	f.StringVar(&o.certificates.Key, "key", "", "`file` of its key")
+	f.StringVar(&o.certificates.ClientCA, "client-ca", "", "`file` of the authority that signs clients' certificates; those of the organization (O) bladenet may change the blade, others look")
 	f.DurationVar(&o.silence, "silence", 2*time.Minute, "`time` after which a running director that answers nothing is started again; twice as long each time that does not help")
 	f.BoolVar(&o.dismantle, "dismantle", false, "take down every guest, link and namespace of this blade, then end; for a host that is no blade any more")
 	if err := f.Parse(args); err != nil {
@@ -101,12 +107,27 @@ func run(ctx context.Context, args []string) error {
 	if o.metrics != "" {
 		m, err := net.Listen("tcp", o.metrics)
 		if err != nil {
-			return errors.Join(fmt.Errorf("listen for metrics: %w", err), l.Close())
+			return errors.Join(fmt.Errorf("listen for metrics: %w", err), closeAll(listeners))
 		}
 		listeners[m] = agent.Figures()
 	}
+	if o.listen != "" {
+		r, err := hostagent.ListenTLS(o.listen, o.certificates)
+		if err != nil {
+			return errors.Join(err, closeAll(listeners))
+		}
+		listeners[r] = agent.Handler()
+	}
 	log.Info("bladed begins", "blade", o.blade, "policy", o.policy, "socket", o.socket)
 	return serve(ctx, agent, listeners, system)
+}
+
+func closeAll(listeners map[net.Listener]http.Handler) error {
+	var errs []error
+	for l := range listeners {
+		errs = append(errs, l.Close())
+	}
+	return errors.Join(errs...)
 }
 
 // config is what the command line says, as the agent takes it.

@@ -3,6 +3,7 @@ package api
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,11 +13,13 @@ import (
 	"net/url"
 	"os"
 	"strconv"
+	"time"
 )
 
-// Client speaks to a daemon over its Unix socket.
+// Client speaks to a daemon, over its Unix socket or over TLS.
 type Client struct {
-	socket string
+	socket string // empty over TLS
+	base   string // URL without a path
 	http   *http.Client
 }
 
@@ -26,7 +29,12 @@ func NewClient(socket string) *Client {
 		var d net.Dialer
 		return d.DialContext(ctx, "unix", socket)
 	}
-	return &Client{socket: socket, http: &http.Client{Transport: &http.Transport{DialContext: dial}}}
+	return &Client{socket: socket, base: "http://bladed", http: &http.Client{Transport: &http.Transport{DialContext: dial}}}
+}
+
+// NewRemoteClient returns a client for the daemon of another host, by its TCP address. It does not connect.
+func NewRemoteClient(address string, c *tls.Config) *Client {
+	return &Client{base: "https://" + address, http: &http.Client{Transport: &http.Transport{TLSClientConfig: c, TLSHandshakeTimeout: 10 * time.Second}}}
 }
 
 // Status asks what the blade looks like.
@@ -199,7 +207,7 @@ func (c *Client) do(ctx context.Context, method, verb string, in any) (*http.Res
 		}
 		body = bytes.NewReader(b)
 	}
-	req, err := http.NewRequestWithContext(ctx, method, "http://bladed/"+Version+"/"+verb, body)
+	req, err := http.NewRequestWithContext(ctx, method, c.base+"/"+Version+"/"+verb, body)
 	if err != nil {
 		return nil, fmt.Errorf("ask %s: %w", verb, err)
 	}
@@ -223,6 +231,9 @@ func (e *AwayError) Unwrap() error { return e.sentence }
 
 // explain turns the two ways in which a daemon is out of reach into sentences with a remedy.
 func (c *Client) explain(err error) error {
+	if c.socket == "" {
+		return fmt.Errorf("ask bladed: %w", err)
+	}
 	switch {
 	case errors.Is(err, os.ErrNotExist):
 		return &AwayError{fmt.Errorf("bladed does not run here (no socket %s): start it with `systemctl start bladed`", c.socket)}

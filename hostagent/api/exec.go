@@ -36,6 +36,9 @@ type ExecResult struct {
 
 // Exec runs a command in a container with these files and returns its exit status. When ctx ends the command is ended.
 func (c *Client) Exec(ctx context.Context, r ExecRequest, files [3]*os.File) (int, error) {
+	if c.socket == "" {
+		return 0, errors.New("exec: a command's files are handed over on the blade's own socket: run bladectl there")
+	}
 	stream, err := (&net.Dialer{}).DialContext(ctx, "unix", c.socket)
 	if err != nil {
 		return 0, c.explain(err)
