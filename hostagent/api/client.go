@@ -155,6 +155,16 @@ func (c *Client) Log(ctx context.Context, r LogRequest, read func(io.Reader) err
 	return nil
 }
 
+// Metrics hands the figures for Prometheus to read.
+func (c *Client) Metrics(ctx context.Context, read func(io.Reader) error) error {
+	resp, err := c.ask(ctx, http.MethodGet, "/metrics", nil)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	return read(resp.Body)
+}
+
 // Trace follows packets; each is handed to see with its way as it comes.
 func (c *Client) Trace(ctx context.Context, r TraceRequest, see func(Event)) error {
 	return c.stream(ctx, "trace", r, see)
@@ -207,9 +217,14 @@ func (c *Client) do(ctx context.Context, method, verb string, in any) (*http.Res
 		}
 		body = bytes.NewReader(b)
 	}
-	req, err := http.NewRequestWithContext(ctx, method, c.base+"/"+Version+"/"+verb, body)
+	return c.ask(ctx, method, "/"+Version+"/"+verb, body)
+}
+
+// ask sends a request to a path.
+func (c *Client) ask(ctx context.Context, method, path string, body io.Reader) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, c.base+path, body)
 	if err != nil {
-		return nil, fmt.Errorf("ask %s: %w", verb, err)
+		return nil, fmt.Errorf("ask %s: %w", path, err)
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {

@@ -59,6 +59,9 @@ func Open(dir string) (*Store, error) {
 	return &Store{dir: dir}, nil
 }
 
+// At returns the store in dir to read, as it is there.
+func At(dir string) *Store { return &Store{dir: dir} }
+
 // Save writes r under the next free number and returns it with that number. It is on disk when Save returns.
 func (s *Store) Save(r Revision) (Revision, error) {
 	numbers, err := s.Numbers()
