@@ -40,11 +40,30 @@ type directors struct {
 
 	mu      sync.Mutex
 	each    map[policy.GuestName]*director
-	counted time.Time // until then loads are asked for
+	counted time.Time // until then loads are asked for at each question
+	scraped time.Time // until then they are asked for now and then
 }
 
-// countFor is how long loads are asked for after somebody wanted to see them.
-const countFor = 10 * time.Second
+// How long loads are asked for after somebody wanted to see them, and after they were scraped, which may happen once a minute; and how old
+// scraped ones may be.
+const (
+	countFor  = 10 * time.Second
+	scrapeFor = 3 * time.Minute
+	scrapeAge = 10 * time.Second
+)
+
+// query is what a director is asked now. The caller holds the mutex.
+func (d *directors) query(c *director) channel.Query {
+	now := time.Now()
+	return channel.Query{Count: now.Before(d.counted) || now.Before(d.scraped) && now.Sub(c.when) >= scrapeAge}
+}
+
+// scrape has the directors count now and then, for a while.
+func (d *directors) scrape() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.scraped = time.Now().Add(scrapeFor)
+}
 
 // count has the directors count what each real server has to do, for a while.
 func (d *directors) count() {
@@ -62,6 +81,8 @@ type director struct {
 
 	status  channel.Status
 	seen    time.Time
+	counted channel.Status // the last one with loads
+	when    time.Time      // it came
 	err     error
 	silence silence
 
@@ -136,7 +157,7 @@ func (d *directors) last(name policy.GuestName) (answer directorAnswer, ok bool)
 		return directorAnswer{}, false
 	}
 	return directorAnswer{
-		status: c.status, seen: c.seen, err: c.err,
+		status: c.status, seen: c.seen, err: c.err, counted: c.counted,
 		inForce: c.err == nil && !c.seen.IsZero() && c.status.Revision == c.digest,
 	}, true
 }
@@ -144,6 +165,7 @@ func (d *directors) last(name policy.GuestName) (answer directorAnswer, ok bool)
 // directorAnswer is the last word of a director.
 type directorAnswer struct {
 	status  channel.Status
+	counted channel.Status // the last one with what each real server had to do
 	seen    time.Time
 	err     error // of the last attempt to speak with it
 	inForce bool  // it answered last time, and has applied the state that is wanted now
@@ -180,7 +202,7 @@ func (d *directors) speak(ctx context.Context, c *director, client *channel.Clie
 	ctx, cancel := context.WithTimeout(ctx, directorTimeout)
 	defer cancel()
 	d.mu.Lock()
-	guest, digest, query := c.guest, c.digest, channel.Query{Count: time.Now().Before(d.counted)}
+	guest, digest, query := c.guest, c.digest, d.query(c)
 	d.mu.Unlock()
 
 	status, client, err := exchange(ctx, d.dial, client, guest, digest, query)
@@ -190,6 +212,9 @@ func (d *directors) speak(ctx context.Context, c *director, client *channel.Clie
 	c.err = err
 	if err == nil {
 		c.status, c.seen, c.silence.questions = status, time.Now(), 0
+		if query.Count {
+			c.counted, c.when = status, c.seen
+		}
 	} else {
 		c.silence.questions++
 	}

@@ -91,10 +91,12 @@ func (d *driftMeter) repaired(s plan.Step) {
 	d.of(s).repaired++
 }
 
-// exposition writes metrics in Prometheus' text format, version 0.0.4. The first error stays.
+// exposition writes metrics in Prometheus' text format, version 0.0.4. The first error stays. A sample that a family has already is
+// left out: one twice would cost the whole scrape, and what directors say is in some labels.
 type exposition struct {
-	w   io.Writer
-	err error
+	w    io.Writer
+	seen map[string]bool // of the last family
+	err  error
 }
 
 func (x *exposition) printf(format string, args ...any) {
@@ -105,6 +107,7 @@ func (x *exposition) printf(format string, args ...any) {
 
 // family begins a metric: its type, and what it is.
 func (x *exposition) family(name, kind, help string) {
+	x.seen = map[string]bool{}
 	x.printf("# HELP bladenet_%s %s\n# TYPE bladenet_%s %s\n", name, help, name, kind)
 }
 
@@ -118,6 +121,10 @@ func (x *exposition) sample(name string, value any, labels ...string) {
 	if len(pairs) > 0 {
 		text = "{" + strings.Join(pairs, ",") + "}"
 	}
+	if x.seen[name+text] {
+		return
+	}
+	x.seen[name+text] = true
 	x.printf("bladenet_%s%s %v\n", name, text, value)
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/bladenet/bladenet/bridges"
 	"github.com/bladenet/bladenet/guests"
+	"github.com/bladenet/bladenet/guests/channel"
 	"github.com/bladenet/bladenet/hostagent/api"
 	"github.com/bladenet/bladenet/hostagent/doctor"
 	"github.com/bladenet/bladenet/policy"
@@ -163,12 +164,16 @@ func (a *Agent) serviceStatus(g policy.Guest) []api.Service {
 		}
 		for _, d := range v.Destinations {
 			s.Destinations = append(s.Destinations, api.Destination{
-				Guest: d.Guest, Address: d.Address.String(), Weight: d.Weight, Up: d.Up, Reason: d.Reason, Load: api.Load(d.Load),
+				Guest: d.Guest, Address: d.Address.String(), Weight: d.Weight, Up: d.Up, Reason: d.Reason, Load: loadOf(d.Load),
 			})
 		}
 		out = append(out, s)
 	}
 	return out
+}
+
+func loadOf(l channel.Load) api.Load {
+	return api.Load{Active: l.Active, Inactive: l.Inactive, NewRate: l.NewRate, Packets: l.Packets, Bytes: l.Bytes, Total: api.Total(l.Total)}
 }
 
 func (a *Agent) filterStatus(ctx context.Context, blade policy.Blade, s *api.Filter) error {

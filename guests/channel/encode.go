@@ -110,6 +110,7 @@ func trim(s Status, keep int) Status {
 	if keep == keepAll {
 		return s
 	}
+	s.Probes = nil
 	services := make([]ServiceStatus, 0, len(s.Services))
 	for _, svc := range s.Services {
 		var kept []DestinationStatus

@@ -53,6 +53,15 @@ func (s *Status) sanitise() error {
 	if err := inRange("checks", s.Checks, 1<<20); err != nil {
 		return err
 	}
+	if err := count("probes", len(s.Probes), maxProbes); err != nil {
+		return err
+	}
+	for i := range s.Probes {
+		p := &s.Probes[i]
+		p.ID = clean(p.ID, maxText)
+		p.Guest = policy.GuestName(clean(string(p.Guest), maxName))
+		p.Took = max(p.Took, 0)
+	}
 	for i := range s.VIPs {
 		if err := address(s.VIPs[i].Address); err != nil {
 			return err

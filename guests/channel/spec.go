@@ -26,6 +26,7 @@ const (
 	maxServices     = 4096
 	maxDestinations = 4096 // of all services together
 	maxVIPs         = 2048
+	maxProbes       = 4096
 	maxDaemons      = 16
 	maxName         = 63  // bytes of a name, RFC 1123
 	maxText         = 200 // bytes of a reason or an error
@@ -64,7 +65,7 @@ type Apply struct {
 
 // Query asks for a Status.
 type Query struct {
-	Count bool `json:"count,omitempty"` // read what connections each real server has, which takes as long as the table is large
+	Count bool `json:"count,omitempty"` // read what each real server has to do, which takes as long as the table is large, and what probes did
 }
 
 // Shutdown asks the guest to power itself off, or to reboot, after it has withdrawn its VIPs.
@@ -80,6 +81,7 @@ type Status struct {
 	Error    string           `json:"error,omitempty"`  // why the guest is not what the revision wants; empty: it is
 	Uptime   time.Duration    `json:"uptime"`           // of bladeguest, not of the machine
 	Checks   int              `json:"checks,omitempty"` // health checks that run
+	Probes   []ProbeStatus    `json:"probes,omitempty"` // where somebody asked (Query)
 	VIPs     []VIPStatus      `json:"vips,omitempty"`
 	Services []ServiceStatus  `json:"services,omitempty"`
 	Announce AnnounceStatus   `json:"announce"`
@@ -119,9 +121,27 @@ type DestinationStatus struct {
 type Load struct {
 	Active   int    `json:"active,omitempty"`   // established connections
 	Inactive int    `json:"inactive,omitempty"` // others that are remembered
-	NewRate  uint32 `json:"new_rate,omitempty"` // new connections, packets and bytes a second, towards it, averaged over some seconds
-	Packets  uint32 `json:"packets,omitempty"`
-	Bytes    uint32 `json:"bytes,omitempty"`
+	NewRate  uint64 `json:"new_rate,omitempty"` // new connections, packets and bytes a second, towards it, averaged over some seconds
+	Packets  uint64 `json:"packets,omitempty"`
+	Bytes    uint64 `json:"bytes,omitempty"`
+	Total    Total  `json:"total,omitzero"`
+}
+
+// Total is what came for a real server since it is in the director's table.
+type Total struct {
+	Connections uint64 `json:"connections,omitempty"`
+	Packets     uint64 `json:"packets,omitempty"`
+	Bytes       uint64 `json:"bytes,omitempty"`
+}
+
+// ProbeStatus is what one health check did since the helper began.
+type ProbeStatus struct {
+	ID     string           `json:"id"`
+	Guest  policy.GuestName `json:"guest"`
+	Up     bool             `json:"up"`
+	Took   time.Duration    `json:"took,omitempty"` // of the last probe that ended
+	Ended  uint64           `json:"ended,omitempty"`
+	Failed uint64           `json:"failed,omitempty"`
 }
 
 // AnnounceStatus says how the routing daemons are.

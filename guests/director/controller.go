@@ -75,13 +75,14 @@ type Controller struct {
 	leaving  map[ipvs.DestinationKey]time.Time // when a destination that drains was first seen
 	settling settling
 	commands *commands
+	probes   *probes
 }
 
 // New returns a controller that has no state yet.
 func New(cfg Config) *Controller {
 	return &Controller{
 		cfg: cfg, started: time.Now(), wake: make(chan struct{}, 1), passed: make(chan struct{}),
-		health: Health{}, held: map[netip.Addr]bool{}, leaving: map[ipvs.DestinationKey]time.Time{}, settling: settling{}, commands: newCommands(cfg.Log, cfg.Program),
+		health: Health{}, held: map[netip.Addr]bool{}, leaving: map[ipvs.DestinationKey]time.Time{}, settling: settling{}, commands: newCommands(cfg.Log, cfg.Program), probes: &probes{each: map[string]probed{}},
 	}
 }
 
@@ -104,7 +105,7 @@ func (c *Controller) Run(ctx context.Context) error {
 	defer wg.Wait()
 	defer cancel()
 	sets, results := make(chan []policy.Check), make(chan health.Result, 256)
-	wg.Go(func() { health.Run(ctx, sets, results, c.cfg.Probe) })
+	wg.Go(func() { health.Run(ctx, sets, results, c.probes.count(c.cfg.Probe)) })
 	wg.Go(func() { c.cfg.Announcer.Run(ctx) })
 	wg.Go(func() { c.commands.run(ctx) })
 	wg.Go(func() { c.watchAnnouncer(ctx) })

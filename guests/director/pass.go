@@ -66,6 +66,7 @@ func (c *Controller) adopt(ctx context.Context, state channel.Apply, sets chan<-
 	case <-ctx.Done():
 		return
 	}
+	c.probes.keep(state.Balancer.Checks)
 	c.cfg.Announcer.Want(announce.Of(state.Inside, state.Balancer.Announce))
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -36,6 +36,9 @@ func (c *Controller) Status(ctx context.Context, q channel.Query) (channel.Statu
 		}
 		s.VIPs = append(s.VIPs, x)
 	}
+	if q.Count {
+		s.Probes = c.probes.status(c.state.Balancer.Checks, c.health)
+	}
 	for i, v := range c.state.Balancer.Services {
 		d := c.decision.Services[i]
 		x := channel.ServiceStatus{
@@ -72,6 +75,7 @@ func (c *Controller) loads(ctx context.Context, asked bool) map[ipvs.Destination
 		for _, d := range s.Destinations {
 			out[ipvs.DestinationKey{Service: s.Key, Address: d.Address, Port: d.Port}] = channel.Load{
 				Active: d.Active, Inactive: d.Inactive, NewRate: d.Rate.Connections, Packets: d.Rate.Packets, Bytes: d.Rate.Bytes,
+				Total: channel.Total(d.Total),
 			}
 		}
 	}

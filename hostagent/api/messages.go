@@ -341,9 +341,17 @@ type Destination struct {
 type Load struct {
 	Active   int    `json:"active,omitempty"`   // established connections
 	Inactive int    `json:"inactive,omitempty"` // others that are remembered
-	NewRate  uint32 `json:"new_rate,omitempty"` // new connections a second, averaged over some seconds
-	Packets  uint32 `json:"packets,omitempty"`  // a second, towards it
-	Bytes    uint32 `json:"bytes,omitempty"`    // a second, towards it: answers do not pass the director
+	NewRate  uint64 `json:"new_rate,omitempty"` // new connections a second, averaged over some seconds
+	Packets  uint64 `json:"packets,omitempty"`  // a second, towards it
+	Bytes    uint64 `json:"bytes,omitempty"`    // a second, towards it: answers do not pass the director
+	Total    Total  `json:"total,omitzero"`     // since it is in the director's table
+}
+
+// Total is how many connections, packets and bytes came for a real server.
+type Total struct {
+	Connections uint64 `json:"connections,omitempty"`
+	Packets     uint64 `json:"packets,omitempty"`
+	Bytes       uint64 `json:"bytes,omitempty"`
 }
 
 // Filter is what the filter counted.

@@ -57,7 +57,7 @@ var owners = []struct {
 	why     string
 }{
 	{"github.com/google/nftables", []string{"policy/nft", "test/bench/peer"}, "one place turns a ruleset into kernel state; benchmarks compare it with the library"},
-	{"github.com/moby/ipvs", []string{"guests/director/ipvs", "test/bench/peer"}, "one place wraps that library's faults; benchmarks compare with it"},
+	{"github.com/moby/ipvs", []string{"test/bench/peer"}, "benchmarks compare with it; guests/director/ipvs speaks to the kernel by itself"},
 	{"github.com/lxc/go-lxc", []string{"guests/lxc"}, "cgo stays in the drivers"},
 	{"libvirt.org/go/libvirt", []string{"guests/kvm"}, "cgo stays in the drivers"},
 	{"github.com/vishvananda/netlink", []string{"bridges", "guests/inside", "policy/nft", "test/bench/traffic"}, "links belong to bridges and inside; policy/nft counts conntrack entries; benchmarks make bare links"},

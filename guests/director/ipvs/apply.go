@@ -15,20 +15,7 @@ func (k *Kernel) Apply(ctx context.Context, steps []Step) error {
 	if len(steps) == 0 {
 		return nil
 	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.changes == nil {
-		s, err := dial(k.namespace)
-		if err != nil {
-			return err
-		}
-		k.changes = s
-	}
-	err := apply(ctx, k.changes, steps)
-	if k.changes.lost {
-		k.hangUp()
-	}
-	return err
+	return k.with(func(s *socket) error { return apply(ctx, s, steps) })
 }
 
 // doer does steps in a kernel, in their order, and says what became of each; an error of its own means that this is not known. A

@@ -26,13 +26,26 @@ const (
 	serviceTimeout   = 8
 	serviceNetmask   = 9
 
-	destinationAddress = 1
-	destinationPort    = 2
-	destinationMethod  = 3
-	destinationWeight  = 4
-	destinationUpper   = 5
-	destinationLower   = 6
-	destinationFamily  = 11
+	destinationAddress  = 1
+	destinationPort     = 2
+	destinationMethod   = 3
+	destinationWeight   = 4
+	destinationUpper    = 5
+	destinationLower    = 6
+	destinationActive   = 7
+	destinationInactive = 8
+	destinationFamily   = 11
+	destinationStats64  = 12
+
+	statsConnections    = 1
+	statsPackets        = 2
+	statsBytes          = 4
+	statsConnectionRate = 6
+	statsPacketRate     = 7
+	statsByteRate       = 9
+
+	getService     = 4
+	getDestination = 8
 )
 
 // commands are what each operation is called there.

@@ -105,6 +105,8 @@ func FuzzAnswers(f *testing.F) {
 		eachMessage(data, func(_ uint16, _ uint32, body []byte) {
 			_ = answered(body)
 			familyID(body)
+			_, _ = decodeService(body)
+			_, _ = decodeDestination(body, true)
 		})
 	})
 }

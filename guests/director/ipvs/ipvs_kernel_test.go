@@ -17,7 +17,6 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	lib "github.com/moby/ipvs"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -184,9 +183,16 @@ func TestKernelOpensAgain(t *testing.T) {
 	converge(t, k, want)
 	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 	defer cancel()
-	never := make(chan struct{})
-	defer close(never)
-	err := k.do(ctx, opTimeout, func(context.Context, *lib.Handle) error { <-never; return nil })
+	err := k.with(func(s *socket) error {
+		if err := s.wait(ctx, opTimeout); err != nil {
+			return err
+		}
+		_, err := s.receive() // nothing was asked
+		return err
+	})
+	if k.socket != nil {
+		t.Error("the socket is still open")
+	}
 	if !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("error %v", err)
 	}

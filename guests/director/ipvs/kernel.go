@@ -1,96 +1,61 @@
 package ipvs
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"os"
 	"sync"
 	"time"
-
-	lib "github.com/moby/ipvs"
 )
 
-// opTimeout bounds an operation whose context has no deadline, and stepTimeout what each step of a long one adds. The largest
-// table that was measured took three seconds to read, on a machine fifty times too slow.
+// opTimeout bounds the wait for one answer of the kernel when the context has no deadline, and stepTimeout what each change of a long
+// run adds.
 const (
 	opTimeout   = 20 * time.Second
 	stepTimeout = 10 * time.Millisecond
 )
 
-// ErrNoIPVS is in the chain of an error when the kernel has no IPVS: the library itself would then answer every question with
-// nothing and no error.
+// ErrNoIPVS is in the chain of an error when the kernel has no IPVS.
 var ErrNoIPVS = errors.New("this kernel has no IPVS; load module ip_vs")
 
 // Kernel is the IPVS of one network namespace.
 type Kernel struct {
 	namespace string
 
-	mu      sync.Mutex
-	handle  *lib.Handle // reads; nil: open again
-	changes *socket     // nil: open again
+	mu     sync.Mutex
+	socket *socket // nil: open again
 }
 
 // Open returns the IPVS of the namespace at path; "" is the caller's own. The kernel itself is met at the first operation.
 func Open(namespace string) *Kernel { return &Kernel{namespace: namespace} }
 
-// Close releases the kernel's sockets.
+// Close releases the kernel's socket.
 func (k *Kernel) Close() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.hangUp()
-	if k.handle != nil {
-		k.handle.Close()
-		k.handle = nil
-	}
 }
 
-// hangUp closes the socket that changes go out on.
 func (k *Kernel) hangUp() {
-	if k.changes != nil {
-		k.changes.close()
-		k.changes = nil
+	if k.socket != nil {
+		k.socket.close()
+		k.socket = nil
 	}
 }
 
-// do runs op with the library's handle. The library waits for ever for an answer that was lost, so op runs beside us: when its
-// time is over the handle is closed, which ends it, and the next operation opens another.
-func (k *Kernel) do(ctx context.Context, limit time.Duration, op func(context.Context, *lib.Handle) error) error {
+// with runs op with a socket. One that lost an answer is closed: what comes on it later belongs to nobody.
+func (k *Kernel) with(op func(*socket) error) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	if k.handle == nil {
-		h, err := open(k.namespace)
+	if k.socket == nil {
+		s, err := dial(k.namespace)
 		if err != nil {
-			return err
+			return fmt.Errorf("open ipvs: %w", err)
 		}
-		k.handle = h
+		k.socket = s
 	}
-	h := k.handle
-	done := make(chan error, 1)
-	go func() { done <- op(ctx, h) }()
-	select {
-	case err := <-done:
-		return err
-	case <-ctx.Done():
-		h.Close()
-		k.handle = nil
-		return fmt.Errorf("no answer of the kernel: %w", ctx.Err())
+	err := op(k.socket)
+	if k.socket.lost {
+		k.hangUp()
 	}
-}
-
-// open looks for IPVS first, because the library remembers for the life of the process that it was not there.
-func open(namespace string) (*lib.Handle, error) {
-	if _, err := os.Stat("/proc/thread-self/net/ip_vs"); err != nil {
-		if errors.Is(err, os.ErrNotExist) {
-			return nil, ErrNoIPVS
-		}
-		return nil, fmt.Errorf("look for ipvs: %w", err)
-	}
-	h, err := lib.New(namespace)
-	if err != nil {
-		return nil, fmt.Errorf("open ipvs: %w", err)
-	}
-	return h, nil
+	return err
 }

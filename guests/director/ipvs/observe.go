@@ -5,35 +5,30 @@ import (
 	"context"
 	"fmt"
 	"slices"
-
-	lib "github.com/moby/ipvs"
 )
 
 // Observe reads the whole table, services sorted by key.
 func (k *Kernel) Observe(ctx context.Context) (Table, error) {
 	var t Table
-	err := k.do(ctx, opTimeout, func(_ context.Context, h *lib.Handle) error {
-		services, err := h.GetServices()
+	err := k.with(func(s *socket) error {
+		err := s.dump(ctx, getService, nil, func(attributes []byte) error {
+			v, err := decodeService(attributes)
+			t.Services = append(t.Services, v)
+			return err
+		})
 		if err != nil {
 			return err
 		}
-		for _, e := range services {
-			s, err := decodeService(e)
-			if err != nil {
+		for i := range t.Services {
+			v := &t.Services[i]
+			err := s.dump(ctx, getDestination, func(m *messages) { m.service(*v) }, func(attributes []byte) error {
+				d, err := decodeDestination(attributes, v.IPv6)
+				v.Destinations = append(v.Destinations, d)
 				return err
-			}
-			dests, err := h.GetDestinations(e)
+			})
 			if err != nil {
-				return fmt.Errorf("servers of %s: %w", s.Key, err)
+				return fmt.Errorf("servers of %s: %w", v.Key, err)
 			}
-			for _, e := range dests {
-				d, err := decodeDestination(e)
-				if err != nil {
-					return fmt.Errorf("servers of %s: %w", s.Key, err)
-				}
-				s.Destinations = append(s.Destinations, d)
-			}
-			t.Services = append(t.Services, s)
 		}
 		return nil
 	})

@@ -100,7 +100,7 @@ func TestKernelOneWeightIsOneMessage(t *testing.T) {
 	if err := k.Apply(t.Context(), Plan(want, have)); err != nil {
 		t.Fatal(err)
 	}
-	if got := p.heard(t, k.changes.family); !slices.Equal(got, []byte{commands[SetDestination]}) {
+	if got := p.heard(t, k.socket.family); !slices.Equal(got, []byte{commands[SetDestination]}) {
 		t.Errorf("commands %v, want one that sets a destination", got)
 	}
 	if got := oracle(t, "", "-S", "-n"); !slices.Contains(got, fmt.Sprintf("-a -t %s:80 -r %s:80 -g -w 50", want.Services[500].Address, changed.Address)) {

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"iter"
 	"runtime"
 	"time"
 
@@ -33,11 +34,11 @@ func dial(path string) (*socket, error) {
 	s := &socket{buf: make([]byte, 64<<10)}
 	var err error
 	if s.fd, err = genericSocket(path); err != nil {
-		return nil, fmt.Errorf("open ipvs: %w", err)
+		return nil, err
 	}
 	if err := s.prepare(); err != nil {
 		s.close()
-		return nil, fmt.Errorf("open ipvs: %w", err)
+		return nil, err
 	}
 	return s, nil
 }
@@ -123,17 +124,82 @@ func familyID(body []byte) (uint16, bool) {
 	if len(body) < genlHeader {
 		return 0, false
 	}
-	for data := body[genlHeader:]; len(data) >= 4; {
-		length := int(binary.NativeEndian.Uint16(data))
-		if length < 4 || length > len(data) {
-			return 0, false
+	for kind, value := range eachAttribute(body[genlHeader:]) {
+		if kind == unix.CTRL_ATTR_FAMILY_ID && len(value) >= 2 {
+			return binary.NativeEndian.Uint16(value), true
 		}
-		if binary.NativeEndian.Uint16(data[2:]) == unix.CTRL_ATTR_FAMILY_ID && length >= 6 {
-			return binary.NativeEndian.Uint16(data[4:]), true
-		}
-		data = data[min((length+3)&^3, len(data)):]
 	}
 	return 0, false
+}
+
+// eachAttribute walks the complete attributes of a run.
+func eachAttribute(data []byte) iter.Seq2[uint16, []byte] {
+	return func(yield func(uint16, []byte) bool) {
+		for len(data) >= 4 {
+			length := int(binary.NativeEndian.Uint16(data))
+			if length < 4 || length > len(data) || !yield(binary.NativeEndian.Uint16(data[2:])&^(unix.NLA_F_NESTED|unix.NLA_F_NET_BYTEORDER), data[4:length]) {
+				return
+			}
+			data = data[min((length+3)&^3, len(data)):]
+		}
+	}
+}
+
+// dump asks a question whose answer is a list and calls do with the attributes of each entry.
+func (s *socket) dump(ctx context.Context, command byte, ask func(*messages), do func(attributes []byte) error) error {
+	var m messages
+	s.seq++
+	start := m.open(s.family, command, unix.NLM_F_DUMP, s.seq)
+	if ask != nil {
+		ask(&m)
+	}
+	m.close(start)
+	if err := s.wait(ctx, opTimeout); err != nil {
+		return err
+	}
+	if err := unix.Sendto(s.fd, m.buf, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		s.lost = true
+		return fmt.Errorf("ask the kernel: %w", err)
+	}
+	s.lost = true // until the list has ended
+	var failed error
+	for s.lost {
+		n, err := s.receive()
+		if err != nil {
+			return err
+		}
+		eachMessage(s.buf[:n], func(kind uint16, seq uint32, body []byte) {
+			switch {
+			case seq != s.seq || !s.lost:
+			case kind == unix.NLMSG_ERROR, kind == unix.NLMSG_DONE:
+				s.lost = false
+				if len(body) >= 4 {
+					failed = errors.Join(failed, answered(body))
+				}
+			case kind == s.family && len(body) >= genlHeader && failed == nil:
+				failed = do(body[genlHeader:])
+			}
+		})
+	}
+	return failed
+}
+
+// receive reads one datagram into the buffer. Without one in time the socket is lost.
+func (s *socket) receive() (int, error) {
+	for {
+		n, _, err := unix.Recvfrom(s.fd, s.buf, 0)
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case errors.Is(err, unix.EAGAIN):
+			err = context.DeadlineExceeded
+		}
+		if err != nil {
+			s.lost = true
+			return 0, fmt.Errorf("no answer of the kernel: %w", err)
+		}
+		return n, nil
+	}
 }
 
 // wait bounds how long an answer may take: to the context's end, at most the limit.
@@ -165,16 +231,9 @@ func (s *socket) steps(ctx context.Context, steps []Step) ([]error, error) {
 	}
 	results := make([]error, len(steps))
 	for left := len(steps); left > 0; {
-		n, _, err := unix.Recvfrom(s.fd, s.buf, 0)
-		if errors.Is(err, unix.EINTR) {
-			continue
-		}
-		if errors.Is(err, unix.EAGAIN) {
-			err = context.DeadlineExceeded
-		}
+		n, err := s.receive()
 		if err != nil {
-			s.lost = true
-			return nil, fmt.Errorf("no answer of the kernel: %w", err)
+			return nil, err
 		}
 		eachMessage(s.buf[:n], func(kind uint16, seq uint32, body []byte) {
 			if at := seq - first; kind == unix.NLMSG_ERROR && at < uint32(len(results)) {

@@ -50,11 +50,12 @@ type Destination struct {
 
 	// Of an observed destination only: connections as the kernel counts them.
 	Active, Inactive int
-	Rate             Rate
+	Total            Count // since it is in the table
+	Rate             Count // in a second, as the kernel estimates it every two
 }
 
-// Rate is what comes for a destination in a second, as the kernel estimates it every two.
-type Rate struct{ Connections, Packets, Bytes uint32 }
+// Count is what came for a destination: new connections, packets, bytes. Answers do not pass a director.
+type Count struct{ Connections, Packets, Bytes uint64 }
 
 // DestinationKey identifies a destination in the table.
 type DestinationKey struct {
