@@ -188,7 +188,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	a.watch(ctx)
 	go a.watchLimits(ctx)
-	go (&alert.Sender{Blade: a.cfg.Blade, Current: a.wrong, Webhooks: a.webhooks, Log: a.log}).Run(ctx)
+	go (&alert.Sender{Blade: a.cfg.Blade, Current: a.wrong, Targets: a.alertTargets, Log: a.log}).Run(ctx)
 	a.resume(ctx)
 	retry := firstRetry
 	var pace pace

@@ -98,5 +98,5 @@ func sitesOf(b *policy.Balancer) map[policy.GuestName]policy.SiteName {
 	return out
 }
 
-// webhooks are where the policy wants alerts sent.
-func (a *Agent) webhooks() []string { return a.wantedNow().blade.Alerts }
+// alertTargets are where the policy wants alerts sent.
+func (a *Agent) alertTargets() []policy.AlertTarget { return a.wantedNow().blade.Alerts }

@@ -14,13 +14,13 @@ type Blade struct {
 	Trunk      string    `json:"trunk"`                // NIC that carries every VLAN, tagged
 	Management string    `json:"management,omitempty"` // NIC of the blade's own address
 
-	Segments []Segment `json:"segments"` // networks of the blade's zone that exist at its site
-	Guests   []Guest   `json:"guests"`   // guests of this blade
-	Peers    []Peer    `json:"peers"`    // every guest interface of the zone, on any blade, this one included
-	Services []Service `json:"services"` // services of the zone
-	Rules    []Rule    `json:"rules"`
-	Hosts    []Rule    `json:"hosts"`            // what may reach the blade's own management address
-	Alerts   []string  `json:"alerts,omitempty"` // webhooks, each once
+	Segments []Segment     `json:"segments"` // networks of the blade's zone that exist at its site
+	Guests   []Guest       `json:"guests"`   // guests of this blade
+	Peers    []Peer        `json:"peers"`    // every guest interface of the zone, on any blade, this one included
+	Services []Service     `json:"services"` // services of the zone
+	Rules    []Rule        `json:"rules"`
+	Hosts    []Rule        `json:"hosts"`            // what may reach the blade's own management address
+	Alerts   []AlertTarget `json:"alerts,omitempty"` // each once
 
 	// Fleet-wide facts that rules need: `any` is every address that is not a guest's or a blade's.
 	GuestAddresses []netip.Addr `json:"-"`
@@ -246,4 +246,20 @@ type BGP struct {
 	AS     uint32 `json:"as"`
 	PeerAS uint32 `json:"peer_as"`
 	BFD    bool   `json:"bfd,omitempty"`
+}
+
+// AlertTarget is where alerts are sent. One of its fields is set.
+type AlertTarget struct {
+	Webhook string `json:"webhook,omitempty"` // URL
+	Command string `json:"command,omitempty"` // program on the blade
+	Mail    *Mail  `json:"mail,omitempty"`
+}
+
+// Mail is how alerts are mailed.
+type Mail struct {
+	Relay        string   `json:"relay"` // host:port
+	From         string   `json:"from"`
+	To           []string `json:"to"`
+	User         string   `json:"user,omitempty"`          // empty: no login
+	PasswordFile string   `json:"password_file,omitempty"` // on the blade
 }

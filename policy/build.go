@@ -50,7 +50,7 @@ func assemble(parts []*part, r *reporter) *Fleet {
 	for _, p := range parts {
 		zones, sites = append(zones, p.zones...), append(sites, p.sites...)
 		for _, a := range p.alerts {
-			f.Alerts = append(f.Alerts, Alert{Webhook: string(a.Webhook.V), Pos: a.Webhook.Pos})
+			f.Alerts = append(f.Alerts, buildAlert(&a))
 		}
 	}
 	f.Zones = named(zones, r, "zone", func(n ZoneName, p Pos) Zone { return Zone{n, p} })
@@ -72,6 +72,17 @@ func assemble(parts []*part, r *reporter) *Fleet {
 		}
 	}
 	return f
+}
+
+func buildAlert(d *alertDoc) Alert {
+	a := Alert{AlertTarget: AlertTarget{Webhook: string(d.Webhook.V), Command: string(d.Command.V)}, Pos: d.Pos, doc: d}
+	if m := d.Mail; m != nil {
+		a.Mail = &Mail{Relay: string(m.Relay.V), From: string(m.From.V), User: m.User.V, PasswordFile: string(m.PasswordFile.V)}
+		for _, to := range m.To {
+			a.Mail.To = append(a.Mail.To, string(to.V))
+		}
+	}
+	return a
 }
 
 // named turns a list of names into its elements and reports names given twice.

@@ -24,6 +24,7 @@ func (f *Fleet) Check() Diagnostics {
 	c.services()
 	c.rules()
 	c.hosts()
+	c.alerts()
 	c.expectations()
 	return c.done()
 }

@@ -171,6 +171,9 @@ func (d *decoder) structure(n *yaml.Node, v reflect.Value, f field) {
 	seen := make([]*yaml.Node, len(shape.fields))
 	before := len(d.list)
 	pairs := d.pairs(n)
+	if keys := v.FieldByName("Keys"); keys.IsValid() {
+		keys.SetInt(int64(len(pairs)))
+	}
 	merged := len(d.list) == before
 	for _, pair := range pairs {
 		if d.full() {
@@ -464,6 +467,12 @@ func parseText(v any, text string) *problem {
 		return store(v, x, p)
 	case *areaID:
 		x, p := parseArea(text)
+		return store(v, x, p)
+	case *relayName:
+		x, p := parseRelay(text)
+		return store(v, x, p)
+	case *mailAddress:
+		x, p := parseMailAddress(text)
 		return store(v, x, p)
 	case *webhookURL:
 		x, p := parseWebhook(text)

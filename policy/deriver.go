@@ -43,7 +43,7 @@ func (v *Deriver) Derive(f *Fleet) (Blade, error) {
 		Services: patch(v.blade.Services, c.services, c.freshServices(), func(s *Service) ServiceName { return s.Name }, cmp.Compare),
 		Rules:    c.rules(v),
 		Hosts:    c.hosts(),
-		Alerts:   f.webhooks(),
+		Alerts:   f.alertTargets(),
 
 		GuestAddresses: patch(v.blade.GuestAddresses, addressesOf(c.before, c.everywhere), addressesOf(c.after, c.everywhere), itself, netip.Addr.Compare),
 	}
@@ -51,14 +51,28 @@ func (v *Deriver) Derive(f *Fleet) (Blade, error) {
 	return b, nil
 }
 
-// webhooks lists where alerts are sent, sorted, each once.
-func (f *Fleet) webhooks() []string {
-	var out []string
+// alertTargets lists where alerts are sent, sorted, each once.
+func (f *Fleet) alertTargets() []AlertTarget {
+	var out []AlertTarget
 	for _, a := range f.Alerts {
-		out = append(out, a.Webhook)
+		out = append(out, a.AlertTarget)
 	}
-	slices.Sort(out)
-	return slices.Compact(out)
+	slices.SortFunc(out, compareTargets)
+	return slices.CompactFunc(out, func(a, b AlertTarget) bool { return compareTargets(a, b) == 0 })
+}
+
+func compareTargets(a, b AlertTarget) int {
+	var m, n Mail
+	if a.Mail != nil {
+		m = *a.Mail
+	}
+	if b.Mail != nil {
+		n = *b.Mail
+	}
+	return cmp.Or(
+		cmp.Compare(a.Webhook, b.Webhook), cmp.Compare(a.Command, b.Command), cmp.Compare(m.Relay, n.Relay), cmp.Compare(m.From, n.From),
+		slices.Compare(m.To, n.To), cmp.Compare(m.User, n.User), cmp.Compare(m.PasswordFile, n.PasswordFile),
+	)
 }
 
 // sameGround reports whether two fleets have the same networks and blades: what everything else stands on.

@@ -206,8 +206,10 @@ type RuleEntry struct {
 
 // Alert is where alerts are sent.
 type Alert struct {
-	Webhook string
-	Pos     Pos
+	AlertTarget
+	Pos Pos
+
+	doc *alertDoc
 }
 
 // Verdict is what happens to a packet.

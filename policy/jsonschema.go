@@ -51,6 +51,10 @@ func schemaFor(t reflect.Type, tag reflect.StructTag) schemaNode {
 		o := objectSchema(t)
 		o["maxProperties"] = 1
 		return schemaNode{"anyOf": []any{schemaNode{"const": "none"}, o}}
+	case t == reflect.TypeFor[alertDoc]():
+		o := objectSchema(t)
+		o["minProperties"], o["maxProperties"] = 1, 1
+		return o
 	case t == reflect.TypeFor[targetDoc]():
 		return schemaNode{
 			"type": "array", "minItems": 2, "maxItems": 2,

@@ -118,9 +118,11 @@ func ruleOK(key string, rule, v any) bool {
 			return !slices.ContainsFunc(rule.([]any), func(r any) bool { _, ok := x[r.(string)]; return !ok })
 		case "maxProperties":
 			return float64(len(x)) <= rule.(float64)
+		case "minProperties":
+			return float64(len(x)) >= rule.(float64)
 		}
 	}
-	return slices.Contains([]string{"required", "items", "additionalProperties", "maxProperties", "minItems", "maxItems"}, key)
+	return slices.Contains([]string{"required", "items", "additionalProperties", "minProperties", "maxProperties", "minItems", "maxItems"}, key)
 }
 
 func validateParts(s map[string]any, v any, at string) []string {

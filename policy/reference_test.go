@@ -23,7 +23,7 @@ var referenceTables = map[string]reflect.Type{
 	"director": reflect.TypeFor[directorDoc](), "announce": reflect.TypeFor[announceDoc](), "announce.ospf": reflect.TypeFor[ospfDoc](),
 	"announce.bgp": reflect.TypeFor[bgpDoc](), "realserver": reflect.TypeFor[realServerDoc](), "serves": reflect.TypeFor[serveDoc](), "volumes": reflect.TypeFor[volumeDoc](),
 	"interface": reflect.TypeFor[interfaceDoc](), "rule": reflect.TypeFor[ruleDoc](), "host": reflect.TypeFor[hostDoc](),
-	"alert": reflect.TypeFor[alertDoc](), "expectation": reflect.TypeFor[expectDoc](),
+	"alert": reflect.TypeFor[alertDoc](), "alert.mail": reflect.TypeFor[mailDoc](), "expectation": reflect.TypeFor[expectDoc](),
 }
 
 var tablePattern = regexp.MustCompile(`(?s)<!-- keys: ([a-z. ]+) -->\n.*?<!-- end -->`)
@@ -112,7 +112,7 @@ func TestEveryKeyIsDocumented(t *testing.T) {
 			if !strings.HasSuffix(doc, ".") {
 				t.Errorf("%s.%s: doc %q", name, shape.names[i], doc)
 			}
-			if optional := !f.required && f.tag.Get("default") == ""; optional && !slices.Contains([]string{"policy", "check", "service", "announce"}, name) {
+			if optional := !f.required && f.tag.Get("default") == ""; optional && !slices.Contains([]string{"policy", "check", "service", "announce", "alert"}, name) {
 				t.Errorf("%s.%s: neither required nor with a default", name, shape.names[i])
 			}
 		}

@@ -1,6 +1,8 @@
 package policy
 
 import (
+	"net"
+	"net/mail"
 	"net/netip"
 	"net/url"
 	"path"
@@ -12,19 +14,21 @@ import (
 
 // Scalars of the schema that need no type outside of it.
 type (
-	nicName    string
-	portNumber uint16
-	urlPath    string
-	hostText   string
-	dnsName    string
-	recordType string
-	filePath   string
-	volumePath string
-	imageName  string
-	areaID     string
-	asNumber   uint32
-	webhookURL string
-	scheduler  string
+	nicName     string
+	portNumber  uint16
+	urlPath     string
+	hostText    string
+	dnsName     string
+	recordType  string
+	filePath    string
+	volumePath  string
+	imageName   string
+	areaID      string
+	asNumber    uint32
+	webhookURL  string
+	relayName   string
+	mailAddress string
+	scheduler   string
 )
 
 var (
@@ -353,6 +357,27 @@ func parseArea(text string) (areaID, *problem) {
 		return "", bad(strconv.Quote(shorten(text))+" is no OSPF area", "a dotted quad or a number: 0.0.0.0")
 	}
 	return areaID(netip.AddrFrom4([4]byte{byte(v >> 24), byte(v >> 16), byte(v >> 8), byte(v)}).String()), nil
+}
+
+func parseRelay(text string) (relayName, *problem) {
+	host, port, err := net.SplitHostPort(text)
+	if n, numeric := strconv.Atoi(port); err != nil || numeric != nil || n < 1 || n > 65535 || host == "" || strings.ContainsFunc(text, notPrintable) {
+		return "", bad(strconv.Quote(shorten(text))+" is no host and port", "as smtp.example.org:587")
+	}
+	if _, err := netip.ParseAddr(host); err != nil {
+		if p := parseDNSName(host, "host name", false); p != nil {
+			return "", p
+		}
+	}
+	return relayName(text), nil
+}
+
+func parseMailAddress(text string) (mailAddress, *problem) {
+	a, err := mail.ParseAddress(text)
+	if err != nil || a.Address != text || strings.ContainsFunc(text, notPrintable) {
+		return "", bad(strconv.Quote(shorten(text))+" is no mail address", "as ops@example.org")
+	}
+	return mailAddress(text), nil
 }
 
 func parseWebhook(text string) (webhookURL, *problem) {

@@ -221,7 +221,20 @@ type hostDoc struct {
 }
 
 type alertDoc struct {
-	Webhook at[webhookURL] `yaml:"webhook,required" doc:"URL that alerts are posted to as JSON."`
+	Webhook at[webhookURL] `yaml:"webhook" doc:"URL that alerts are posted to as JSON."`
+	Command at[filePath]   `yaml:"command" doc:"Program on the blade that reads the same JSON from its standard input."`
+	Mail    *mailDoc       `yaml:"mail" doc:"Mail by SMTP."`
+	Pos     Pos            `yaml:"-"`
+	Keys    int            `yaml:"-"` // how many there are, those that are wrong as well
+}
+
+type mailDoc struct {
+	Relay        at[relayName]     `yaml:"relay,required" doc:"The server that takes the mail, as smtp.example.org:587."`
+	From         at[mailAddress]   `yaml:"from,required" doc:"Sender."`
+	To           []at[mailAddress] `yaml:"to,required" doc:"Receivers."`
+	User         at[string]        `yaml:"user" doc:"Name to log in with, over TLS only." default:"no login"`
+	PasswordFile at[filePath]      `yaml:"password-file" doc:"File on the blade that holds the password." default:"none"`
+	Pos          Pos               `yaml:"-"`
 }
 
 type expectDoc struct {

@@ -21,11 +21,11 @@ import (
 
 // board is what is wrong, and a webhook that hears of it.
 type board struct {
-	mu       sync.Mutex
-	wrong    []Alert
-	webhooks []string
-	fails    bool
-	heard    []Message
+	mu      sync.Mutex
+	wrong   []Alert
+	targets []policy.AlertTarget
+	fails   bool
+	heard   []Message
 }
 
 func (b *board) set(wrong ...Alert) {
@@ -72,11 +72,11 @@ func (b *board) states() [][]string {
 
 func run(t *testing.T, test func(b *board)) {
 	synctest.Test(t, func(t *testing.T) {
-		b := &board{webhooks: []string{"http://hook.example/"}}
+		b := &board{targets: []policy.AlertTarget{{Webhook: "http://hook.example/"}}}
 		ctx, cancel := context.WithCancel(t.Context())
 		s := Sender{
 			Blade: "lame-l1", Current: b.current, Client: &http.Client{Transport: b}, Log: slog.New(slog.DiscardHandler),
-			Webhooks: func() []string { b.mu.Lock(); defer b.mu.Unlock(); return b.webhooks },
+			Targets: func() []policy.AlertTarget { b.mu.Lock(); defer b.mu.Unlock(); return b.targets },
 		}
 		go s.Run(ctx)
 		test(b)
@@ -154,7 +154,7 @@ func TestNewWebhookHearsAll(t *testing.T) {
 		b.set(down("www-1"))
 		time.Sleep(time.Minute)
 		b.mu.Lock()
-		b.webhooks = []string{"http://other.example/"}
+		b.targets = []policy.AlertTarget{{Webhook: "http://other.example/"}}
 		b.mu.Unlock()
 		time.Sleep(time.Minute)
 		if diff := cmp.Diff([][]string{{"firing www-1"}, {"firing www-1"}}, b.states()); diff != "" {
