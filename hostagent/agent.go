@@ -61,6 +61,7 @@ type history interface {
 	Load(number int) (revision.Revision, error)
 	Latest() (revision.Revision, bool, error)
 	Numbers() ([]int, error)
+	Restore(r revision.Revision) (lost bool, err error)
 	Trim() error
 }
 
@@ -93,6 +94,7 @@ type Agent struct {
 	backoff   guests.Backoff
 	order     []stage
 	fill      func(ctx context.Context, namespace string, steps []inside.Step) error
+	storeLost func(ctx context.Context, wake func()) error
 	journal   *journal.Journal
 	meters    *meters
 	fights    *fights
@@ -103,6 +105,7 @@ type Agent struct {
 	rotateFor time.Duration   // how long a new guest may take to do its work
 
 	passing  sync.Mutex   // one pass at a time; also guards the policy folder
+	unkept   string       // why the revision in force is not on disk; guarded by passing
 	spawning atomic.Int32 // spawns that may still be undone
 
 	followers atomic.Int32 // clients that follow the journal
@@ -148,7 +151,7 @@ func New(cfg Config) (*Agent, error) {
 	}
 	a.insides = &insides{log: a.log, wake: a.Wake, each: map[policy.GuestName]watched{}}
 	a.directors = &directors{log: a.log, wake: a.Wake, patience: cmp.Or(cfg.Silence, defaultSilence), dial: cfg.Dial, changed: a.recordRotation, each: map[policy.GuestName]*director{}}
-	a.order, a.fill = a.stages(), inside.Apply
+	a.order, a.fill, a.storeLost = a.stages(), inside.Apply, a.watchStore
 	last, ok, err := store.Latest()
 	if err != nil {
 		a.log.Error("read revisions", "err", err)
@@ -225,7 +228,7 @@ func (a *Agent) end() {
 
 // watch starts the sources of events. Each only wakes the loop; one that fails is tried again.
 func (a *Agent) watch(ctx context.Context) {
-	sources := map[string]func(context.Context, func()) error{"links": a.cfg.Links.Watch, "filter": a.cfg.Filter.Watch}
+	sources := map[string]func(context.Context, func()) error{"links": a.cfg.Links.Watch, "filter": a.cfg.Filter.Watch, "store": a.storeLost}
 	for name, d := range a.cfg.Drivers {
 		sources[string(name)] = d.Events
 	}
@@ -263,6 +266,7 @@ func (a *Agent) pass(ctx context.Context, report func(api.Event)) error {
 		a.health.beat("no revision")
 		return nil
 	}
+	a.restore(now)
 	out := a.walk(ctx, &pass{blade: now.blade, apply: true, report: report})
 	a.meters.passed()
 	for _, step := range a.fights.over(time.Now()) {

@@ -94,6 +94,17 @@ func (s *Store) Update(r Revision) error {
 	return nil
 }
 
+// Restore writes a revision, and the store's folder, where it is not there any more. lost says that it was not.
+func (s *Store) Restore(r Revision) (lost bool, err error) {
+	if _, err := os.Stat(s.path(r.Number)); !errors.Is(err, fs.ErrNotExist) {
+		return false, err
+	}
+	if err := os.MkdirAll(s.dir, 0o700); err != nil {
+		return true, fmt.Errorf("restore revision %d: %w", r.Number, err)
+	}
+	return true, s.Update(r)
+}
+
 // Trim removes the oldest revisions beyond Keep and KeepBytes.
 func (s *Store) Trim() error {
 	numbers, err := s.Numbers()
