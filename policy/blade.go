@@ -182,6 +182,8 @@ type VirtualService struct {
 	Scheduler    string        `json:"scheduler"`
 	Flags        []string      `json:"flags,omitempty"`       // mh-port, mh-fallback, sh-port, sh-fallback
 	Persistence  time.Duration `json:"persistence,omitempty"` // 0: none
+	Granularity  int           `json:"granularity,omitempty"` // length of the prefix whose clients persist together; 0: each by itself
+	OnePacket    bool          `json:"one_packet,omitempty"`  // UDP: nothing is remembered
 	Mode         string        `json:"mode"`                  // locality, survive, spread
 	Quorum       int           `json:"quorum"`
 	Hysteresis   int           `json:"hysteresis,omitempty"`

@@ -147,7 +147,8 @@ func buildService(e *entry[ServiceName, serviceDoc]) ServiceEntry {
 	s := ServiceEntry{
 		Name: e.Name, Zone: d.Zone.V, VIPs: values(d.VIPs), Ports: values(d.Ports), Clients: clients(d.Clients),
 		Scheduler: string(d.Balance.Scheduler.or(defaultScheduler)), Mode: d.Balance.Mode.or(ModeSpread), Remote: d.Balance.Remote.V,
-		Persistence: d.Persistence.V, SlowStart: d.Balance.SlowStart.V, Up: d.Quorum.Up.or(1), Hysteresis: d.Quorum.Hysteresis.V,
+		Persistence: d.Persistence.V, SlowStart: d.Balance.SlowStart.V,
+		Persistence4: d.Persistence4.or(32), Persistence6: d.Persistence6.or(128), OnePacket: d.Balance.OnePacket.V, Up: d.Quorum.Up.or(1), Hysteresis: d.Quorum.Hysteresis.V,
 		OnUp: string(d.Quorum.OnUp.V), OnDown: string(d.Quorum.OnDown.V), Sorry: d.Sorry.V, Pos: e.Pos, doc: d,
 	}
 	s.Check = buildCheck(d.Check, s.Ports)

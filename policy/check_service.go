@@ -150,6 +150,7 @@ func (c *checker) services() {
 		c.healthCheck(s)
 		c.nodes(s)
 		c.sorry(s)
+		c.persistence(s)
 		c.wholeSeconds(s.doc.Persistence, "service "+string(s.Name)+": persistence", time.Second, longestPersist)
 	}
 	c.directorless()
@@ -239,6 +240,32 @@ func (c *checker) balance(s *ServiceEntry) {
 	if s.Mode == ModeSurvive && s.Persistence > 0 {
 		c.warnf(s.doc.Persistence.Pos, "mh and sh keep a client's connection by themselves",
 			"%s: persistence is kept by each director for itself and does not survive one", of)
+	}
+}
+
+// persistence checks that what refines persistence has something to refine.
+func (c *checker) persistence(s *ServiceEntry) {
+	of := "service " + string(s.Name)
+	for _, x := range []struct {
+		at[int]
+		key string
+		v4  bool
+	}{{s.doc.Persistence4, "persistence-v4", true}, {s.doc.Persistence6, "persistence-v6", false}} {
+		switch {
+		case !x.written():
+		case !s.doc.Persistence.written():
+			c.errorf(x.Pos, "persistence: 5m", "%s: %s without persistence", of, x.key)
+		case !slices.ContainsFunc(s.VIPs, func(a netip.Addr) bool { return a.Is4() == x.v4 }):
+			c.errorf(x.Pos, "", "%s: %s, but none of its VIPs is of this family", of, x.key)
+		}
+	}
+	at := s.doc.Balance.OnePacket
+	udp := slices.ContainsFunc(s.Ports, func(p PortRange) bool { return p.Protocol == UDP })
+	if s.OnePacket && !udp && len(s.Ports) > 0 {
+		c.errorf(at.Pos, "ports: [53/udp]", "%s: one-packet has a meaning for UDP only", of)
+	}
+	if s.OnePacket && s.Persistence > 0 {
+		c.errorf(at.Pos, "leave one of the two out", "%s: one-packet remembers nothing, persistence wants it to", of)
 	}
 }
 

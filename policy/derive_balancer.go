@@ -94,6 +94,7 @@ func (d *deriver) balanced(s *ServiceEntry) balanced {
 					Service: s.Name, VIP: vip, Protocol: r.Protocol, Port: uint16(port), Scheduler: s.Scheduler, Flags: schedulerFlags(s),
 					Persistence: s.Persistence, Mode: string(s.Mode), Quorum: s.Up, Hysteresis: s.Hysteresis,
 					SlowStart: s.SlowStart, OnUp: s.OnUp, OnDown: s.OnDown, Destinations: at,
+					Granularity: granularity(s, vip), OnePacket: s.OnePacket && r.Protocol == UDP,
 				})
 			}
 		}
@@ -102,6 +103,18 @@ func (d *deriver) balanced(s *ServiceEntry) balanced {
 	slices.SortFunc(out.checks, compareCheck)
 	out.checks = slices.CompactFunc(out.checks, sameCheck)
 	return out
+}
+
+// granularity is the length of the prefix whose clients persist together, 0 where that is the whole address or nothing persists.
+func granularity(s *ServiceEntry, vip netip.Addr) int {
+	length := s.Persistence6
+	if vip.Is4() {
+		length = s.Persistence4
+	}
+	if s.Persistence == 0 || length == vip.BitLen() {
+		return 0
+	}
+	return length
 }
 
 // schedulerFlags make a table that every director fills the same way and that serves what a lost server leaves behind.
@@ -192,6 +205,10 @@ func (d *deriver) ipvsSysctls() []Sysctl {
 		{"net/ipv4/vs/schedule_icmp", "1"},
 		{"net/ipv4/vs/expire_nodest_conn", "1"},
 		{"net/ipv4/vs/expire_quiescent_template", "1"},
+		// Against floods of connections that nobody means: once memory is short, and only then, half-open ones go first.
+		{"net/ipv4/vs/drop_entry", "1"},
+		{"net/ipv4/vs/drop_packet", "1"},
+		{"net/ipv4/vs/secure_tcp", "1"},
 	}
 }
 

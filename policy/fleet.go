@@ -83,23 +83,25 @@ type Size int64
 
 // ServiceEntry is one service.
 type ServiceEntry struct {
-	Name        ServiceName
-	Zone        ZoneName
-	VIPs        []netip.Addr
-	Ports       []PortRange
-	Clients     []netip.Prefix // empty: any
-	Scheduler   string
-	Mode        Mode
-	Remote      Share
-	Persistence time.Duration // 0: none
-	SlowStart   time.Duration // 0: none
-	Check       *CheckEntry   // nil: not checked
-	Up          int           // quorum
-	Hysteresis  int
-	OnUp        string // programs, run when the quorum is gained and lost; empty: none
-	OnDown      string
-	Sorry       GuestName // empty: none
-	Pos         Pos
+	Name                       ServiceName
+	Zone                       ZoneName
+	VIPs                       []netip.Addr
+	Ports                      []PortRange
+	Clients                    []netip.Prefix // empty: any
+	Scheduler                  string
+	Mode                       Mode
+	Remote                     Share
+	Persistence                time.Duration // 0: none
+	SlowStart                  time.Duration // 0: none
+	Persistence4, Persistence6 int           // lengths of the prefixes that share a real server
+	OnePacket                  bool          // of its UDP ports
+	Check                      *CheckEntry   // nil: not checked
+	Up                         int           // quorum
+	Hysteresis                 int
+	OnUp                       string // programs, run when the quorum is gained and lost; empty: none
+	OnDown                     string
+	Sorry                      GuestName // empty: none
+	Pos                        Pos
 
 	doc *serviceDoc
 }

@@ -74,21 +74,24 @@ type bladeDoc struct {
 }
 
 type serviceDoc struct {
-	Zone        at[ZoneName]      `yaml:"zone,required" doc:"The zone of its real servers and directors."`
-	VIPs        []at[netip.Addr]  `yaml:"vips,required" doc:"Addresses that users reach, outside every network."`
-	Ports       []at[PortRange]   `yaml:"ports,required" doc:"What is balanced: 443/tcp, 53/udp, 8000-8099/tcp."`
-	Clients     []at[Selector]    `yaml:"clients" doc:"Who may use it: any, addresses, prefixes." default:"[any]"`
-	Balance     balanceDoc        `yaml:"balance" doc:"How connections are spread."`
-	Persistence at[time.Duration] `yaml:"persistence" doc:"How long a client keeps its real server, in whole seconds." default:"none"`
-	Check       *checkDoc         `yaml:"check" doc:"How real servers are checked. One of tcp, http, https, smtp, dns, script." default:"tcp on the first TCP port; none for a service without one"`
-	Quorum      quorumDoc         `yaml:"quorum" doc:"How many real servers a service needs to be announced."`
-	Sorry       at[GuestName]     `yaml:"sorry" doc:"A real server of the zone that answers when no other is left." default:"none"`
+	Zone         at[ZoneName]      `yaml:"zone,required" doc:"The zone of its real servers and directors."`
+	VIPs         []at[netip.Addr]  `yaml:"vips,required" doc:"Addresses that users reach, outside every network."`
+	Ports        []at[PortRange]   `yaml:"ports,required" doc:"What is balanced: 443/tcp, 53/udp, 8000-8099/tcp."`
+	Clients      []at[Selector]    `yaml:"clients" doc:"Who may use it: any, addresses, prefixes." default:"[any]"`
+	Balance      balanceDoc        `yaml:"balance" doc:"How connections are spread."`
+	Persistence  at[time.Duration] `yaml:"persistence" doc:"How long a client keeps its real server, in whole seconds." default:"none"`
+	Persistence4 at[int]           `yaml:"persistence-v4" doc:"Length of the IPv4 prefix whose clients share a real server." default:"32" min:"1" max:"32"`
+	Persistence6 at[int]           `yaml:"persistence-v6" doc:"Length of the IPv6 prefix whose clients share a real server." default:"128" min:"1" max:"128"`
+	Check        *checkDoc         `yaml:"check" doc:"How real servers are checked. One of tcp, http, https, smtp, dns, script." default:"tcp on the first TCP port; none for a service without one"`
+	Quorum       quorumDoc         `yaml:"quorum" doc:"How many real servers a service needs to be announced."`
+	Sorry        at[GuestName]     `yaml:"sorry" doc:"A real server of the zone that answers when no other is left." default:"none"`
 }
 
 type balanceDoc struct {
 	Scheduler at[scheduler]     `yaml:"scheduler" doc:"IPVS scheduler." default:"wlc"`
 	Mode      at[Mode]          `yaml:"mode" doc:"locality: the director's own site first. survive: the same table on every director, for scheduler mh or sh. spread: plain weights." default:"spread"`
 	SlowStart at[time.Duration] `yaml:"slow-start" doc:"How long the weight of a real server that comes back takes to grow to its whole, in whole seconds. Not in mode survive." default:"none"`
+	OnePacket at[bool]          `yaml:"one-packet" doc:"Each UDP packet is balanced by itself and nothing is remembered of it." default:"false"`
 	Remote    at[Share]         `yaml:"remote" doc:"Share of the weight that real servers of other sites get in mode locality. 0: only when no local one is up." default:"0"`
 }
 

@@ -19,6 +19,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/bladenet/bladenet/policy"
 )
 
 // namespace moves the test's thread into a network namespace of its own. The thread ends with the test. The loopback is up: in a
@@ -243,5 +245,41 @@ func TestNamespaceByPath(t *testing.T) {
 	}
 	if diff := cmp.Diff(oracle(t, "", "-S", "-n"), text(t, want)); diff != "" {
 		t.Errorf("against ipvsadm (-want +got)\n%s", diff)
+	}
+}
+
+// TestKernelKnowsGranularityAndOnePacket holds that what a policy says of them is what ipvsadm reads in the kernel, and that a change
+// of it is one update.
+func TestKernelKnowsGranularityAndOnePacket(t *testing.T) {
+	namespace(t)
+	k := Open("")
+	defer k.Close()
+	services := []policy.VirtualService{
+		{VIP: addr("203.0.113.10"), Protocol: policy.TCP, Port: 443, Scheduler: "wlc", Persistence: 5 * time.Minute, Granularity: 20},
+		{VIP: addr("203.0.113.53"), Protocol: policy.UDP, Port: 53, Scheduler: "wrr", OnePacket: true},
+		{VIP: addr("2001:db8:5::10"), Protocol: policy.TCP, Port: 443, Scheduler: "wlc", Persistence: 5 * time.Minute, Granularity: 56},
+	}
+	table := func() Table {
+		t.Helper()
+		want, err := Wanted(services, make([][]int, len(services)), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return want
+	}
+	have := converge(t, k, table())
+	want := []string{
+		"-A -t 203.0.113.10:443 -s wlc -p 300 -M 255.255.240.0", "-A -t [2001:db8:5::10]:443 -s wlc -p 300 -M 56", "-A -u 203.0.113.53:53 -s wrr -o",
+	}
+	if diff := cmp.Diff(want, oracle(t, "", "-S", "-n")); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+	services[0].Granularity, services[1].OnePacket = 0, false
+	if steps := Plan(table(), have); len(steps) != 2 || steps[0].Op != SetService || steps[1].Op != SetService {
+		t.Errorf("steps\n%s", rendered(t, steps))
+	}
+	converge(t, k, table())
+	if got := oracle(t, "", "-S", "-n"); got[0] != "-A -t 203.0.113.10:443 -s wlc -p 300" || got[2] != "-A -u 203.0.113.53:53 -s wrr" {
+		t.Errorf("%q", got)
 	}
 }

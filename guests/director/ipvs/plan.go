@@ -69,6 +69,12 @@ func (p *planner) service(op Op, verb plan.Verb, s Service, detail []string, rea
 		}
 		if s.Flags&FlagPersistent != 0 {
 			detail = append(detail, fmt.Sprintf("persistence %s", s.Persistence))
+			if s.Netmask != wholeAddress(s.IPv6) {
+				detail = append(detail, "clients of "+maskText(s))
+			}
+		}
+		if s.Flags&FlagOnePacket != 0 {
+			detail = append(detail, "one packet")
 		}
 	}
 	object := "service " + s.Key.String()

@@ -1,6 +1,7 @@
 package ipvs
 
 import (
+	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"time"
@@ -169,8 +170,22 @@ func wantedService(v policy.VirtualService) (Service, error) {
 	if v.Persistence > 0 {
 		s.Flags |= FlagPersistent
 		s.Persistence = max(v.Persistence.Round(time.Second), time.Second)
+		if v.Granularity > 0 {
+			s.Netmask = netmask(v.VIP.Is6(), v.Granularity)
+		}
+	}
+	if v.OnePacket {
+		s.Flags |= FlagOnePacket
 	}
 	return s, nil
+}
+
+// netmask is the kernel's word for a prefix of so many bits: of IPv4 the mask in network order, of IPv6 the length.
+func netmask(ipv6 bool, bits int) uint32 {
+	if ipv6 {
+		return uint32(bits)
+	}
+	return binary.NativeEndian.Uint32(binary.BigEndian.AppendUint32(nil, ^uint32(0)<<(32-bits)))
 }
 
 // wholeAddress is the netmask of one client: the library leaves it to its caller, and the kernel refuses 0 for IPv6.
