@@ -167,3 +167,143 @@ func TestComplaintAVIPIsAnnouncedWithNobodyBehindIt(t *testing.T) {
 		}
 	})
 }
+
+// keepalived 1228: a reload cuts the connections of what drains. dpvs 751: checks are silent after a reload.
+func TestComplaintAReloadCutsWhatDrainsAndSilencesChecks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		c := running(t, w)
+		w.mu.Lock()
+		w.table.Services[0].Destinations[0].Active = 7
+		w.mu.Unlock()
+		for i := range 5 {
+			a := weighted(strings.Repeat("r", i+1), 100)
+			a.Balancer.Services[0].Destinations[0].Drained = true
+			apply(t, c, a)
+			time.Sleep(time.Second)
+		}
+		if got := weights(w); got["10.0.0.1"] != 0 || got["10.0.0.2"] != 100 {
+			t.Errorf("weights %v", got)
+		}
+		gone := weighted("gone", 100) // the server leaves the policy altogether, its connections stay
+		gone.Balancer.Services[0].Destinations = gone.Balancer.Services[0].Destinations[1:]
+		apply(t, c, gone)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if slices.ContainsFunc(w.happened(), func(line string) bool { return strings.HasPrefix(line, "- ") }) {
+			t.Error("a server with connections was deleted")
+		}
+		w.set("b", true)
+		time.Sleep(4 * time.Second)
+		synctest.Wait()
+		if got := weights(w)["10.0.0.2"]; got != 0 {
+			t.Errorf("a server that died after six reloads has weight %d", got)
+		}
+	})
+}
+
+// kube-vip 1397: while servers are renewed one after the other the route is withdrawn. kube-vip 875: one that was renewed is not
+// added again.
+func TestComplaintARollingUpdateWithdrawsTheVIP(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		running(t, w)
+		for range 3 {
+			for id, address := range map[string]string{"a": "10.0.0.1", "b": "10.0.0.2"} {
+				w.set(id, true)
+				time.Sleep(5 * time.Second)
+				w.set(id, false)
+				time.Sleep(5 * time.Second)
+				synctest.Wait()
+				if got := weights(w)[address]; got != 100 {
+					t.Errorf("%s was renewed and has weight %d", id, got)
+				}
+			}
+		}
+		for _, line := range w.happened() {
+			if strings.HasSuffix(line, vipA) {
+				t.Errorf("the VIP moved: %s", line)
+			}
+		}
+	})
+}
+
+// The origin of this project, with ldirectord, Quagga and monit: the health checker is dead and the routing daemon still announces.
+func TestComplaintADeadCheckerAnnounces(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		c, stop := controller(t, w, Store{filepath.Join(t.TempDir(), "state.json")})
+		apply(t, c, state("one"))
+		time.Sleep(3 * time.Second)
+		w.mu.Lock()
+		if !w.announcing {
+			t.Error("it does not announce while it is well")
+		}
+		w.stall = make(chan struct{}) // the kernel does not answer any more
+		w.mu.Unlock()
+		time.Sleep(time.Minute)
+		if quiet := time.Since(c.Alive()); quiet < 55*time.Second {
+			t.Errorf("a loop that is stuck was alive %s ago: who watches it could not tell", quiet)
+		}
+		close(w.stall)
+		time.Sleep(lookAtLeast + time.Second)
+		if quiet := time.Since(c.Alive()); quiet > lookAtLeast {
+			t.Errorf("the loop goes on and was alive %s ago", quiet)
+		}
+		stop()
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if w.announcing {
+			t.Error("the routing daemons outlive the checker")
+		}
+	})
+}
+
+// The origin of this project: one file for all directors makes locality impossible. Here each director's weights follow from where it stands.
+func TestComplaintOneFileForAllMakesLocalityImpossible(t *testing.T) {
+	files, err := policy.ReadDir("../../policy/testdata/fleets/nantes")
+	if err != nil {
+		t.Fatal(err)
+	}
+	fleet, ds := policy.Load(files)
+	if len(ds) > 0 {
+		t.Fatal(ds)
+	}
+	local := map[policy.BladeName]policy.SiteName{}
+	for _, d := range fleet.Directors {
+		blade, err := policy.Derive(fleet, d.Blade)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, g := range blade.Guests {
+			if g.Name != d.Name {
+				continue
+			}
+			for _, v := range g.Balancer.Services {
+				if v.Mode != "locality" {
+					continue
+				}
+				decided := decideService(v, Well(*g.Balancer), false, time.Time{})
+				here, elsewhere := 0, 0
+				for i, x := range v.Destinations {
+					switch {
+					case x.Sorry:
+					case x.Site == blade.Site:
+						here += decided.Weights[i]
+					default:
+						elsewhere += decided.Weights[i]
+					}
+				}
+				if here > 0 {
+					local[d.Blade] = blade.Site
+				}
+				if here > 0 && elsewhere*10 > here {
+					t.Errorf("%s at %s gives %s %d of its own site's weight and %d of others'", d.Name, blade.Site, v.Service, here, elsewhere)
+				}
+			}
+		}
+	}
+	if len(local) < 2 {
+		t.Errorf("directors with servers of their own site: %v, too few to tell", local)
+	}
+}

@@ -24,23 +24,31 @@ import (
 
 // world is everything around a controller: an IPVS table, a loopback, routing daemons and real servers.
 type world struct {
-	mu       sync.Mutex
-	table    ipvs.Table
-	tableErr error
-	lo       []netip.Addr
-	wanted   policy.Inside
-	down     map[string]bool
-	hang     map[string]bool // until the probe's time is over
-	answer   map[string]health.Answer
-	stuck    chan struct{} // probes of b wait for it whatever their time; nil: none does
-	spec     announce.Spec
-	ended    string
-	history  []string // what happened to VIPs and weights, in order
+	mu         sync.Mutex
+	table      ipvs.Table
+	tableErr   error
+	lo         []netip.Addr
+	wanted     policy.Inside
+	down       map[string]bool
+	hang       map[string]bool // until the probe's time is over
+	answer     map[string]health.Answer
+	stuck      chan struct{} // probes of b wait for it whatever their time; nil: none does
+	spec       announce.Spec
+	ended      string
+	announcing bool
+	stall      chan struct{} // the table answers once it is closed; nil: at once
+	history    []string      // what happened to VIPs and weights, in order
 }
 
 type fakeTable struct{ *world }
 
 func (w fakeTable) Observe(context.Context) (ipvs.Table, error) {
+	w.mu.Lock()
+	stall := w.stall
+	w.mu.Unlock()
+	if stall != nil {
+		<-stall
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	out := ipvs.Table{Services: slices.Clone(w.table.Services)}
@@ -122,7 +130,16 @@ func (w fakeAnnouncer) Want(spec announce.Spec) {
 	w.spec = spec
 }
 
-func (w fakeAnnouncer) Run(ctx context.Context) { <-ctx.Done() }
+func (w fakeAnnouncer) Run(ctx context.Context) {
+	set := func(is bool) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.announcing = is
+	}
+	set(true)
+	defer set(false)
+	<-ctx.Done()
+}
 
 func (w fakeAnnouncer) Observe(context.Context) channel.AnnounceStatus {
 	w.mu.Lock()

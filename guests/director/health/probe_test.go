@@ -326,3 +326,27 @@ func TestScriptWeight(t *testing.T) {
 		}
 	}
 }
+
+// ldirectord (resource-agents 379, 470, 814): checks of IPv6 servers need work-arounds. Each kind asks one by its address here.
+func TestComplaintChecksOverIPv6(t *testing.T) {
+	page := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.Host) }))
+	page.Listener.Close()
+	var err error
+	if page.Listener, err = net.Listen("tcp", "[::1]:0"); err != nil {
+		t.Fatal(err)
+	}
+	page.Start()
+	defer page.Close()
+	address := page.Listener.Addr().String()
+	script := filepath.Join(t.TempDir(), "check")
+	if err := os.WriteFile(script, []byte("#!/bin/sh\n[ \"$1\" = ::1 ] && [ \"$BLADENET_ADDRESS\" = ::1 ]\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []policy.Check{
+		{Kind: "tcp"}, {Kind: "http", Path: "/", Status: 200, Body: address}, {Kind: "script", Path: script},
+	} {
+		wants(t, try(t, at(t, c, address)), "")
+	}
+	page.Close()
+	wants(t, try(t, at(t, policy.Check{Kind: "tcp"}, address)), "connection refused")
+}
