@@ -365,28 +365,27 @@ func (a *Agent) enforceFolder(note string, report func(api.Event)) error {
 	if err != nil {
 		return err
 	}
-	_, err = a.enforce(revision.Revision{Note: note, Files: files}, blade, report)
-	return err
+	return a.enforce(revision.Revision{Note: note, Files: files}, blade, report)
 }
 
 // enforce makes a draft, whose files were checked, and the blade derived from them the revision in force; the blade follows at the
-// next pass. Files that are already in force make no new revision: changed is false. The caller holds passing.
-func (a *Agent) enforce(draft revision.Revision, blade policy.Blade, report func(api.Event)) (changed bool, err error) {
+// next pass. Files that are already in force make no new revision. The caller holds passing.
+func (a *Agent) enforce(draft revision.Revision, blade policy.Blade, report func(api.Event)) error {
 	now := a.wantedNow()
 	if now.revision.Number > 0 && sameFiles(now.revision.Files, draft.Files) {
-		return false, nil
+		return nil
 	}
 	draft.Time = time.Now()
 	r, err := a.revisions.Save(draft)
 	if err != nil {
-		return false, err
+		return err
 	}
 	if err := a.revisions.Trim(); err != nil {
 		a.log.Warn("revisions", "err", err)
 	}
 	a.inForce(wanted{revision: r, blade: blade})
 	report(api.Event{Message: fmt.Sprintf("revision %d in force", r.Number)})
-	return true, nil
+	return nil
 }
 
 // inForce makes w what the passes from now on bring the blade to.

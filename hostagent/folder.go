@@ -125,7 +125,7 @@ func (a *Agent) commit(c change, draft revision.Revision, blade policy.Blade, wr
 		}
 		written(e)
 	}
-	if _, err := a.enforce(draft, blade, report); err != nil {
+	if err := a.enforce(draft, blade, report); err != nil {
 		return errors.Join(err, a.takeBack(c.Edits))
 	}
 	return a.endChange(c)

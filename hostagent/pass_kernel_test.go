@@ -193,7 +193,7 @@ func enforce(t *testing.T, a *Agent, files []policy.File) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := a.enforce(revision.Revision{Note: "test", Files: files}, b, silent); err != nil {
+	if err := a.enforce(revision.Revision{Note: "test", Files: files}, b, silent); err != nil {
 		t.Fatal(err)
 	}
 }

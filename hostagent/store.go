@@ -36,8 +36,15 @@ func (a *Agent) restore(now wanted) {
 // watchStore wakes the loop when the revision in force, or the folder that it is in, is taken away.
 func (a *Agent) watchStore(ctx context.Context, wake func()) error {
 	for ctx.Err() == nil {
-		err := watchFolder(ctx, filepath.Join(a.cfg.State, "revisions"), func(name string) {
-			if name == fmt.Sprintf("%d.json", a.wantedNow().revision.Number) {
+		folder := filepath.Join(a.cfg.State, "revisions")
+		inForce := func() string { return fmt.Sprintf("%d.json", a.wantedNow().revision.Number) }
+		begun := func() {
+			if _, err := os.Stat(filepath.Join(folder, inForce())); err != nil {
+				wake() // it went before anybody watched
+			}
+		}
+		err := watchFolder(ctx, folder, begun, func(name string) {
+			if name == inForce() {
 				wake()
 			}
 		})
@@ -50,8 +57,8 @@ func (a *Agent) watchStore(ctx context.Context, wake func()) error {
 	return nil
 }
 
-// watchFolder calls gone for each file that is taken out of a folder, until ctx ends or the folder is not there any more (inotify(7)).
-func watchFolder(ctx context.Context, dir string, gone func(name string)) error {
+// watchFolder calls begun when it watches, then gone for each file that is taken out of a folder, until ctx ends or the folder is not there any more (inotify(7)).
+func watchFolder(ctx context.Context, dir string, begun func(), gone func(name string)) error {
 	fd, err := unix.InotifyInit1(unix.IN_NONBLOCK | unix.IN_CLOEXEC)
 	if err != nil {
 		return fmt.Errorf("watch %s: %w", dir, err)
@@ -63,6 +70,7 @@ func watchFolder(ctx context.Context, dir string, gone func(name string)) error 
 	if _, err := unix.InotifyAddWatch(fd, dir, unix.IN_DELETE|unix.IN_MOVED_FROM|self|unix.IN_ONLYDIR); err != nil {
 		return fmt.Errorf("watch %s: %w", dir, err)
 	}
+	begun()
 	buf := make([]byte, 16<<10)
 	for {
 		n, err := events.Read(buf)

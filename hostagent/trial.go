@@ -54,6 +54,9 @@ func (a *Agent) install(ctx context.Context, d draft, report func(api.Event)) er
 	case d.window > 0 && before.Number == 0:
 		return errors.New("this is the first revision, there is none to return to: apply without --confirm")
 	}
+	if before.Number > 0 && sameFiles(before.Files, d.files) { // they were checked when they came into force
+		return a.pass(ctx, report)
+	}
 	blade, err := a.check(d.files, report)
 	if err != nil {
 		return err
@@ -66,12 +69,8 @@ func (a *Agent) install(ctx context.Context, d draft, report func(api.Event)) er
 		}
 	}
 	known := a.foresee(ctx, blade)
-	changed, err := a.enforce(r, blade, report)
-	switch {
-	case err != nil:
+	if err := a.enforce(r, blade, report); err != nil {
 		return err
-	case !changed:
-		return a.pass(ctx, report)
 	}
 	return a.try(ctx, known, report)
 }
@@ -210,7 +209,7 @@ func (a *Agent) giveUp(ctx context.Context, why string, report func(api.Event)) 
 	a.record(api.Entry{Kind: api.Revised, Revision: from.Number, Message: "returned from: " + why})
 	report(api.Event{Message: fmt.Sprintf("revision %d is returned from: %s", from.Number, why)})
 	note := fmt.Sprintf("return from %d to %d: %s", from.Number, back.Number, short)
-	if _, err := a.enforce(revision.Revision{Note: note, Files: back.Files}, blade, report); err != nil {
+	if err := a.enforce(revision.Revision{Note: note, Files: back.Files}, blade, report); err != nil {
 		a.log.Error("keep the return on disk", "err", err)
 		back.Trial = nil
 		a.inForce(wanted{revision: back, blade: blade})
