@@ -34,6 +34,7 @@ func benchmarks() []benchmark {
 		{ids: "S2", lab: true, measure: manyServers},
 		{ids: "V1", lab: true, measure: table},
 		{ids: "Y1", measure: wholeFleet},
+		{ids: "A1 A2 A3 A4", measure: idleAgent},
 	}
 }
 
