@@ -240,14 +240,34 @@ type OSPF struct {
 	Area  string        `json:"area"` // dotted quad
 	Hello time.Duration `json:"hello"`
 	Dead  time.Duration `json:"dead"`
-	BFD   bool          `json:"bfd,omitempty"`
+	BFD   BFD           `json:"bfd,omitzero"`
 }
 
 // BGP announces by BGP-4 (RFC 4271) with each router of the uplink.
 type BGP struct {
 	AS     uint32 `json:"as"`
 	PeerAS uint32 `json:"peer_as"`
-	BFD    bool   `json:"bfd,omitempty"`
+	BFD    BFD    `json:"bfd,omitzero"`
+}
+
+// BFD watches a director's routers (RFC 5880). The zero value does not.
+type BFD struct {
+	Interval   time.Duration `json:"interval"` // whole milliseconds
+	Multiplier int           `json:"multiplier"`
+}
+
+// Enabled reports whether routers are watched.
+func (b BFD) Enabled() bool { return b.Multiplier > 0 }
+
+// Watched is how a's routers are watched.
+func (a Announce) Watched() BFD {
+	switch {
+	case a.OSPF != nil:
+		return a.OSPF.BFD
+	case a.BGP != nil:
+		return a.BGP.BFD
+	}
+	return BFD{}
 }
 
 // AlertTarget is where alerts are sent. One of its fields is set.

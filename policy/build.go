@@ -18,6 +18,8 @@ const (
 	defaultFall      = 3
 	defaultHello     = time.Second
 	defaultDead      = 4 * time.Second
+	defaultPace      = 300 * time.Millisecond // of BFD
+	defaultMissing   = 3
 )
 
 // build fills in the defaults and sorts.
@@ -239,12 +241,19 @@ func buildDirector(e *entry[GuestName, directorDoc]) Director {
 		Eth0: buildAttachment(d.Eth0), Eth1: buildAttachment(d.Eth1), Pos: e.Pos, announce: d.Announce.Pos, macs: macsOf(e.Name), doc: d,
 	}
 	if o := d.Announce.OSPF; o != nil {
-		g.OSPF = &OSPF{Area: string(o.Area.or("0.0.0.0")), Hello: o.Hello.or(defaultHello), Dead: o.Dead.or(defaultDead), BFD: o.BFD.V}
+		g.OSPF = &OSPF{Area: string(o.Area.or("0.0.0.0")), Hello: o.Hello.or(defaultHello), Dead: o.Dead.or(defaultDead), BFD: buildBFD(o.BFD)}
 	}
 	if b := d.Announce.BGP; b != nil {
-		g.BGP = &BGP{AS: uint32(b.AS.V), PeerAS: uint32(b.PeerAS.V), BFD: b.BFD.V}
+		g.BGP = &BGP{AS: uint32(b.AS.V), PeerAS: uint32(b.PeerAS.V), BFD: buildBFD(b.BFD)}
 	}
 	return g
+}
+
+func buildBFD(d bfdDoc) BFD {
+	if !d.on {
+		return BFD{}
+	}
+	return BFD{Interval: d.Interval.or(defaultPace), Multiplier: d.Multiplier.or(defaultMissing)}
 }
 
 func buildRealServer(e *entry[GuestName, realServerDoc]) RealServer {

@@ -176,9 +176,13 @@ func (c *checker) announcement(d *Director) {
 	if _, ok := firstOf(d.Eth0.Addresses, true); !ok && len(d.Eth0.Addresses) > 0 {
 		c.errorf(d.Eth0.Pos, "the router identifier is the first IPv4 address of eth0", "%s announces and has no IPv4 address on eth0", of)
 	}
+	if b != nil {
+		c.watch(b.BFD, d.BGP.BFD, of, bgpHold)
+	}
 	if o == nil {
 		return
 	}
+	c.watch(o.BFD, d.OSPF.BFD, of, d.OSPF.Dead)
 	c.wholeSeconds(o.Hello, of+": hello", time.Second, 65535*time.Second)
 	c.wholeSeconds(o.Dead, of+": dead", time.Second, 65535*time.Second)
 	if d.OSPF.Dead <= d.OSPF.Hello {
@@ -187,6 +191,22 @@ func (c *checker) announcement(d *Director) {
 			pos = o.Hello.Pos
 		}
 		c.errorf(pos, "four times hello is usual", "%s: dead (%s) is not longer than hello (%s): a router would be lost at once", of, short(d.OSPF.Dead), short(d.OSPF.Hello))
+	}
+}
+
+// bgpHold is how long a director's BGP session lives without a word.
+const bgpHold = 9 * time.Second
+
+// watch checks how a director watches its routers, which without BFD are lost after slow.
+func (c *checker) watch(d bfdDoc, b BFD, of string, slow time.Duration) {
+	const least, most = 10 * time.Millisecond, time.Minute
+	switch {
+	case !b.Enabled():
+	case d.Interval.written() && (b.Interval < least || b.Interval > most):
+		c.errorf(d.Interval.Pos, "from "+short(least)+" to "+short(most), "%s: interval %s is out of range", of, short(b.Interval))
+	case b.Interval*time.Duration(b.Multiplier) >= slow:
+		c.warnf(d.Pos, "interval times multiplier, less than "+short(slow), "%s: BFD takes %s to notice what is noticed after %s without it",
+			of, short(b.Interval*time.Duration(b.Multiplier)), short(slow))
 	}
 }
 

@@ -130,6 +130,24 @@ func (a *announceDoc) decodeNode(d *decoder, n *yaml.Node, f field) {
 	d.structure(target, reflect.ValueOf(a).Elem(), f)
 }
 
+// decodeNode reads true, false, or interval and multiplier.
+func (b *bfdDoc) decodeNode(d *decoder, n *yaml.Node, f field) {
+	target, leave := d.follow(n)
+	defer leave()
+	if d.spent(n) {
+		return
+	}
+	b.Pos = d.pos(n)
+	if target.Kind == yaml.Mapping {
+		b.on = true
+		d.structure(target, reflect.ValueOf(b).Elem(), f)
+		return
+	}
+	var on at[bool]
+	on.decodeNode(d, n, f)
+	b.on = on.V
+}
+
 // decodeNode reads [whom, what].
 func (t *targetDoc) decodeNode(d *decoder, n *yaml.Node, f field) {
 	target, leave := d.follow(n)

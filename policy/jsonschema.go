@@ -55,6 +55,8 @@ func schemaFor(t reflect.Type, tag reflect.StructTag) schemaNode {
 		o := objectSchema(t)
 		o["minProperties"], o["maxProperties"] = 1, 1
 		return o
+	case t == reflect.TypeFor[bfdDoc]():
+		return schemaNode{"anyOf": []any{schemaNode{"type": "boolean"}, objectSchema(t)}}
 	case t == reflect.TypeFor[targetDoc]():
 		return schemaNode{
 			"type": "array", "minItems": 2, "maxItems": 2,

@@ -120,6 +120,7 @@ func TestWarnings(t *testing.T) {
 	cases := []struct{ old, new, want string }{
 		{", announce: {bgp: {as: 64512, peer-as: 64500}}", "", "director d3 announces nothing: nobody can reach its VIPs"},
 		{", announce: {bgp: {as: 64512, peer-as: 64500}}", ", announce: none", "director d3 announces nothing: nobody can reach its VIPs"},
+		{"peer-as: 64500}", "peer-as: 64500, bfd: {interval: 3s}}", "director d3: BFD takes 9s to notice what is noticed after 9s without it"},
 		{"ports: [389/tcp]", "ports: [389/udp]", "service ldap has no TCP port and no check: its real servers always count as up"},
 		{"serves: {ldap: {}}", "serves: {}", "service ldap has no real server"},
 		{"serves: {ldap: {}}", "serves: {ldap: {weight: 0}}", "service ldap: every real server has weight 0: it takes no connections"},

@@ -201,15 +201,23 @@ type ospfDoc struct {
 	Area  at[areaID]        `yaml:"area" doc:"Area, as a dotted quad or a number." default:"0.0.0.0"`
 	Hello at[time.Duration] `yaml:"hello" doc:"Hello interval, in whole seconds, as on the routers." default:"1s"`
 	Dead  at[time.Duration] `yaml:"dead" doc:"Dead interval, in whole seconds, longer than hello, as on the routers." default:"4s"`
-	BFD   at[bool]          `yaml:"bfd" doc:"Watch the routers by BFD." default:"false"`
+	BFD   bfdDoc            `yaml:"bfd" doc:"Watch the routers by BFD: true, or a map with interval and multiplier." default:"false"`
 	Pos   Pos               `yaml:"-"`
 }
 
 type bgpDoc struct {
 	AS     at[asNumber] `yaml:"as,required" doc:"The director's own AS number."`
 	PeerAS at[asNumber] `yaml:"peer-as,required" doc:"The routers' AS number."`
-	BFD    at[bool]     `yaml:"bfd" doc:"Watch the routers by BFD." default:"false"`
+	BFD    bfdDoc       `yaml:"bfd" doc:"Watch the routers by BFD: true, or a map with interval and multiplier." default:"false"`
 	Pos    Pos          `yaml:"-"`
+}
+
+type bfdDoc struct {
+	Interval   at[time.Duration] `yaml:"interval" doc:"Between two packets, sent and wanted, in whole milliseconds from 10ms to 60s. The slower side decides." default:"300ms"`
+	Multiplier at[int]           `yaml:"multiplier" doc:"So many missing packets end a session." default:"3" min:"2" max:"255"`
+	Pos        Pos               `yaml:"-"`
+
+	on bool
 }
 
 type ruleDoc struct {

@@ -387,13 +387,21 @@ func (a *allocator) announce() string {
 	})
 	if len(others) > 0 && others[0].BGP != nil {
 		b := others[0].BGP
-		return fmt.Sprintf("{bgp: {as: %d, peer-as: %d, bfd: %t}}", b.AS, b.PeerAS, b.BFD)
+		return fmt.Sprintf("{bgp: {as: %d, peer-as: %d, bfd: %s}}", b.AS, b.PeerAS, writtenBFD(b.BFD))
 	}
-	o := OSPF{Area: "0.0.0.0", Hello: defaultHello, Dead: defaultDead, BFD: true}
+	o := OSPF{Area: "0.0.0.0", Hello: defaultHello, Dead: defaultDead, BFD: buildBFD(bfdDoc{on: true})}
 	if len(others) > 0 {
 		o = *others[0].OSPF
 	}
-	return fmt.Sprintf("{ospf: {area: %s, hello: %s, dead: %s, bfd: %t}}", o.Area, short(o.Hello), short(o.Dead), o.BFD)
+	return fmt.Sprintf("{ospf: {area: %s, hello: %s, dead: %s, bfd: %s}}", o.Area, short(o.Hello), short(o.Dead), writtenBFD(o.BFD))
+}
+
+// writtenBFD writes how routers are watched as a policy does.
+func writtenBFD(b BFD) string {
+	if !b.Enabled() || b == buildBFD(bfdDoc{on: true}) {
+		return strconv.FormatBool(b.Enabled())
+	}
+	return fmt.Sprintf("{interval: %s, multiplier: %d}", short(b.Interval), b.Multiplier)
 }
 
 // distance is 0 for a director of the new one's site.

@@ -279,7 +279,7 @@ func (c *compiler) addAnnounce(p policy.Port, a policy.Announce) {
 	if a.BGP != nil {
 		both(bgpPorts)
 	}
-	if (a.OSPF != nil && a.OSPF.BFD) || (a.BGP != nil && a.BGP.BFD) {
+	if a.Watched().Enabled() {
 		both(bfdPorts)
 		c.add(setBFD, ifname(p.Name))
 	}

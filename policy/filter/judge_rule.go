@@ -70,15 +70,13 @@ func (j judgement) derived() (string, bool) {
 			case !out && !back:
 			case a.BGP != nil && ip.Protocol == protoTCP && ip.DestinationPort == 179:
 				return "BGP of " + string(g.Name), true
-			case watches(a) && ip.Protocol == protoUDP && (ip.DestinationPort == 3784 || ip.DestinationPort == 4784):
+			case a.Watched().Enabled() && ip.Protocol == protoUDP && (ip.DestinationPort == 3784 || ip.DestinationPort == 4784):
 				return "BFD of " + string(g.Name), true
 			}
 		}
 	}
 	return "", false
 }
-
-func watches(a policy.Announce) bool { return a.OSPF != nil && a.OSPF.BFD || a.BGP != nil && a.BGP.BFD }
 
 func (j judgement) routersOf(p policy.Port, a policy.Announce) []netip.Addr {
 	if len(a.Routers) > 0 {
@@ -121,7 +119,7 @@ func (j judgement) routing() bool {
 		return j.ospf(director, atDirector, atRouter)
 	}
 	a := j.announceOf(director)
-	return ip.Protocol == protoUDP && ip.DestinationPort == 3784 && watches(a) && f.suffix == "6" &&
+	return ip.Protocol == protoUDP && ip.DestinationPort == 3784 && a.Watched().Enabled() && f.suffix == "6" &&
 		ip.Source.IsLinkLocalUnicast() && ip.Destination.IsLinkLocalUnicast()
 }
 

@@ -22,7 +22,12 @@ func spaceScript(kind, name string) string {
 
 // spacesScript makes every namespace of a lab.
 func (t topology) spacesScript() string {
-	names, spaces := []string{"router", "client"}, spaceScript(guest.SpaceRouter, "router")+spaceScript(guest.SpaceClient, "client")
+	var names []string
+	spaces := ""
+	for _, s := range t.Sites {
+		names = append(names, s.router(), s.client())
+		spaces += spaceScript(guest.SpaceRouter, s.router()) + spaceScript(guest.SpaceClient, s.client())
+	}
 	if t.several() {
 		for _, b := range t.Blades {
 			names = append(names, b.Name)

@@ -29,14 +29,18 @@ func makeTopology(f *policy.Fleet, n int) (topology, error) {
 		return topology{}, fmt.Errorf("choose blades: %d wanted, the fleet has %d", n, len(f.Blades))
 	}
 	var t topology
-	zones, sites := map[policy.ZoneName]bool{}, map[policy.SiteName]bool{}
+	zones, sites := map[policy.ZoneName]bool{}, map[policy.SiteName]int{}
 	for _, b := range f.Blades[:n] {
-		t.Blades = append(t.Blades, blade{string(b.Name), b.Trunk, b.Management})
-		zones[b.Zone], sites[b.Site] = true, true
+		if _, known := sites[b.Site]; !known {
+			sites[b.Site] = len(t.Sites)
+			t.Sites = append(t.Sites, site{Number: len(t.Sites), Name: string(b.Site)})
+		}
+		t.Blades = append(t.Blades, blade{string(b.Name), b.Trunk, b.Management, sites[b.Site]})
+		zones[b.Zone] = true
 	}
 	vlans := map[policy.VLANID]policy.NetworkName{}
 	for _, network := range f.Networks {
-		here := network.Sites == nil || slices.ContainsFunc(network.Sites, func(s policy.SiteName) bool { return sites[s] })
+		at, here := siteOf(network, sites)
 		if !zones[network.Zone] || !here {
 			continue
 		}
@@ -45,12 +49,29 @@ func makeTopology(f *policy.Fleet, n int) (topology, error) {
 		}
 		vlans[network.VLAN] = network.Name
 		if len(network.Routers) > 0 {
-			t.Networks = append(t.Networks, routed(f, network))
+			t.Sites[at].Networks = append(t.Sites[at].Networks, routed(f, network))
 		}
 	}
-	t.Users, t.Routed = users(f)
+	t.Sites[0].Users, t.Sites[0].Routed = users(f)
 	return t, nil
 }
+
+// siteOf is where the router of a network stands: at the first of its sites.
+func siteOf(network policy.Network, sites map[policy.SiteName]int) (first int, ok bool) {
+	if network.Sites == nil {
+		return 0, true
+	}
+	first = len(sites)
+	for _, s := range network.Sites {
+		if at, here := sites[s]; here {
+			first = min(first, at)
+		}
+	}
+	return first, first < len(sites)
+}
+
+// usualBFD is what `bfd: true` means.
+var usualBFD = policy.BFD{Interval: 300 * time.Millisecond, Multiplier: 3}
 
 // routed derives the router's side of a network. On an uplink the router speaks OSPF and BGP with whatever director comes,
 // since directors may be spawned later: as the directors that the files name want it, else by the defaults here.
@@ -66,8 +87,8 @@ func routed(f *policy.Fleet, network policy.Network) routedNetwork {
 	if network.Role != policy.NetworkUplink {
 		return r
 	}
-	r.OSPF = &ospfPeer{Area: "0.0.0.0", Hello: 1, Dead: 4, BFD: true}
-	r.BGP = &bgpPeer{AS: 64500, PeerAS: 64512, BFD: true}
+	r.OSPF = &ospfPeer{Area: "0.0.0.0", Hello: 1, Dead: 4, BFD: usualBFD}
+	r.BGP = &bgpPeer{AS: 64500, PeerAS: 64512, BFD: usualBFD}
 	for _, d := range f.Directors {
 		if d.Eth0.Network != network.Name {
 			continue
@@ -116,7 +137,7 @@ func users(f *policy.Fleet) (addresses []netip.Addr, routed []netip.Prefix) {
 
 // taken says whether a prefix reaches into a network of the fleet, a VIP, or what the lab itself uses.
 func taken(f *policy.Fleet, p netip.Prefix) bool {
-	if clientNet4.Overlaps(p) || clientNet6.Overlaps(p) || oobNet.Overlaps(p) {
+	if slices.ContainsFunc(lab, p.Overlaps) {
 		return true
 	}
 	for _, s := range f.Services {

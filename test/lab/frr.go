@@ -4,16 +4,19 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"time"
+
+	"github.com/bladenet/bladenet/policy"
 )
 
-// frrConfigs is the router's FRR (frr.conf(5)) as one file per daemon, in the order in which they are started.
-func (t topology) frrConfigs() []frrConfig {
+// frrConfigs is the FRR (frr.conf(5)) of a site's router as one file per daemon, in the order in which they are started.
+func (t topology) frrConfigs(s site) []frrConfig {
 	return []frrConfig{
-		{"zebra", "hostname router\nip forwarding\nipv6 forwarding\n"},
-		{"bfdd", t.bfdConfig()},
-		{"ospfd", t.ospfConfig()},
-		{"ospf6d", t.ospf6Config()},
-		{"bgpd", t.bgpConfig()},
+		{"zebra", "hostname " + s.router() + "\nip forwarding\nipv6 forwarding\n"},
+		{"bfdd", t.bfdConfig(s)},
+		{"ospfd", t.ospfConfig(s)},
+		{"ospf6d", t.ospf6Config(s)},
+		{"bgpd", s.bgpConfig()},
 	}
 }
 
@@ -23,37 +26,49 @@ type frrConfig struct {
 	text   string
 }
 
-// bfdConfig slows BFD down where the processor is emulated: it stands still for two seconds when others are busy, and FRR's
-// three times 300 ms would make every session flap. Both sides keep to the slower one's intervals (RFC 5880, section 6.8.4).
-func (t topology) bfdConfig() string {
-	b := frrText("hostname router")
+// bfdConfig sets the pace of each network that BFD runs on. The usual pace is slowed down where the processor is emulated: it stands still for
+// two seconds when others are busy, and three times 300 ms would make every session flap. Both sides keep to the slower one's
+// intervals (RFC 5880, section 6.8.4). A fleet that names another pace has it.
+func (t topology) bfdConfig(s site) string {
+	b := frrText("hostname " + s.router())
 	b.line("bfd")
-	if t.Emulated {
-		b.line(" profile emulated")
-		b.line("  detect-multiplier 5")
-		b.line("  receive-interval 1000")
-		b.line("  transmit-interval 1000")
+	for _, n := range s.Networks {
+		pace := n.watched()
+		if !pace.Enabled() {
+			continue
+		}
+		if t.Emulated && pace == usualBFD {
+			pace = policy.BFD{Interval: time.Second, Multiplier: 5}
+		}
+		b.line(" profile vlan%d", n.VLAN)
+		b.line("  detect-multiplier %d", pace.Multiplier)
+		b.line("  receive-interval %d", pace.Interval.Milliseconds())
+		b.line("  transmit-interval %d", pace.Interval.Milliseconds())
 	}
 	return b.String()
 }
 
-func (t topology) bfdProfile() string {
-	if t.Emulated {
-		return " profile emulated"
+// watched is BFD's pace on a network: directors that announce by OSPF decide before those that announce by BGP.
+func (n routedNetwork) watched() policy.BFD {
+	if n.OSPF != nil && n.OSPF.BFD.Enabled() {
+		return n.OSPF.BFD
 	}
-	return ""
+	if n.BGP != nil {
+		return n.BGP.BFD
+	}
+	return policy.BFD{}
 }
 
 // routerID is the router's first IPv4 address.
-func (t topology) routerID() string {
-	for _, n := range t.Networks {
+func (s site) routerID() string {
+	for _, n := range s.Networks {
 		for _, a := range n.Addresses {
 			if a.Addr().Is4() {
 				return a.Addr().String()
 			}
 		}
 	}
-	return router4
+	return s.router4()
 }
 
 func has(n routedNetwork, is func(netip.Addr) bool) bool {
@@ -65,9 +80,9 @@ func has(n routedNetwork, is func(netip.Addr) bool) bool {
 	return false
 }
 
-func (t topology) ospfConfig() string {
-	b := frrText("hostname router")
-	for _, n := range t.Networks {
+func (t topology) ospfConfig(s site) string {
+	b := frrText("hostname " + s.router())
+	for _, n := range s.Networks {
 		if n.OSPF == nil || !has(n, netip.Addr.Is4) {
 			continue
 		}
@@ -77,19 +92,28 @@ func (t topology) ospfConfig() string {
 		b.line(" ip ospf dead-interval %d", n.OSPF.Dead)
 		b.line(" ip ospf priority 100")
 		b.line(" ip ospf retransmit-interval 1")
-		if n.OSPF.BFD {
-			b.line(" ip ospf bfd%s", t.bfdProfile())
+		if n.OSPF.BFD.Enabled() {
+			b.line(" ip ospf bfd")
+			b.line(" ip ospf bfd profile vlan%d", n.VLAN)
 		}
 	}
+	if len(t.Sites) > 1 {
+		b.line("interface backbone")
+		b.line(" ip ospf area 0.0.0.0")
+		b.line(" ip ospf network point-to-multipoint")
+		b.line(" ip ospf hello-interval 1")
+		b.line(" ip ospf dead-interval 4")
+	}
 	b.line("router ospf")
-	b.line(" ospf router-id %s", t.routerID())
+	b.line(" ospf router-id %s", s.routerID())
 	b.line(" timers throttle spf 0 50 500")
+	t.tellOthers(b)
 	return b.String()
 }
 
-func (t topology) ospf6Config() string {
-	b := frrText("hostname router")
-	for _, n := range t.Networks {
+func (t topology) ospf6Config(s site) string {
+	b := frrText("hostname " + s.router())
+	for _, n := range s.Networks {
 		if n.OSPF == nil || !has(n, netip.Addr.Is6) {
 			continue
 		}
@@ -99,21 +123,39 @@ func (t topology) ospf6Config() string {
 		b.line(" ipv6 ospf6 dead-interval %d", n.OSPF.Dead)
 		b.line(" ipv6 ospf6 priority 100")
 		b.line(" ipv6 ospf6 retransmit-interval 1")
-		if n.OSPF.BFD {
-			b.line(" ipv6 ospf6 bfd%s", t.bfdProfile())
+		if n.OSPF.BFD.Enabled() {
+			b.line(" ipv6 ospf6 bfd profile vlan%d", n.VLAN)
 		}
 	}
+	if len(t.Sites) > 1 {
+		b.line("interface backbone")
+		b.line(" ipv6 ospf6 area 0.0.0.0")
+		b.line(" ipv6 ospf6 hello-interval 1")
+		b.line(" ipv6 ospf6 dead-interval 4")
+	}
 	b.line("router ospf6")
-	b.line(" ospf6 router-id %s", t.routerID())
+	b.line(" ospf6 router-id %s", s.routerID())
 	b.line(" timers throttle spf 0 50 500")
+	t.tellOthers(b)
 	return b.String()
 }
 
+// tellOthers lets the routers of several sites know of each other's networks, users and VIPs. The metric is what makes each prefer
+// a director of its own.
+func (t topology) tellOthers(b *frrBuilder) {
+	if len(t.Sites) < 2 {
+		return
+	}
+	for _, what := range []string{"connected", "kernel", "bgp"} {
+		b.line(" redistribute %s metric 100 metric-type 1", what)
+	}
+}
+
 // bgpConfig lets the router answer any director of an uplink that opens a session.
-func (t topology) bgpConfig() string {
-	b := frrText("hostname router")
+func (s site) bgpConfig() string {
+	b := frrText("hostname " + s.router())
 	as := uint32(0)
-	for _, n := range t.Networks {
+	for _, n := range s.Networks {
 		if n.BGP != nil && as == 0 {
 			as = n.BGP.AS
 		}
@@ -122,12 +164,12 @@ func (t topology) bgpConfig() string {
 		return b.String()
 	}
 	b.line("router bgp %d", as)
-	b.line(" bgp router-id %s", t.routerID())
+	b.line(" bgp router-id %s", s.routerID())
 	b.line(" no bgp default ipv4-unicast")
 	b.line(" no bgp ebgp-requires-policy")
 	b.line(" timers bgp 1 3")
 	var groups []string
-	for _, n := range t.Networks {
+	for _, n := range s.Networks {
 		if n.BGP == nil {
 			continue
 		}
@@ -138,8 +180,9 @@ func (t topology) bgpConfig() string {
 		if n.BGP.AS != as {
 			b.line(" neighbor %s local-as %d", group, n.BGP.AS)
 		}
-		if n.BGP.BFD {
-			b.line(" neighbor %s bfd%s", group, t.bfdProfile())
+		if n.BGP.BFD.Enabled() {
+			b.line(" neighbor %s bfd", group)
+			b.line(" neighbor %s bfd profile vlan%d", group, n.VLAN)
 		}
 		for _, a := range n.Addresses {
 			b.line(" bgp listen range %s peer-group %s", a.Masked(), group)

@@ -74,11 +74,17 @@ func policyTar(files []policy.File) ([]byte, error) {
 	return b.Bytes(), err
 }
 
-// network makes the links of the router, the blades and the client and starts the router's daemons.
+// network makes the links of the routers, the blades and the clients and starts the routers' daemons.
 func (u *start) network(ctx context.Context) error {
 	t := u.topology
 	type part struct{ space, links string }
-	parts := []part{{"router", t.routerLinks(t.spaceOf)}, {"client", t.clientLinks()}}
+	var parts []part
+	for _, s := range t.Sites {
+		parts = append(parts, part{s.router(), t.routerLinks(s)}, part{s.client(), s.clientLinks()})
+	}
+	if len(t.Sites) > 1 {
+		parts = append(parts, part{machine, t.machineLinks()})
+	}
 	for i, b := range t.Blades {
 		parts = append(parts, part{b.Name, t.bladeLinks(i)})
 	}
@@ -88,23 +94,26 @@ func (u *start) network(ctx context.Context) error {
 		}
 	}
 	u.say("router and client have their links")
-	if err := u.script(ctx, "router", routerScript(t.frrConfigs()), nil); err != nil {
-		return fmt.Errorf("start router: %w", err)
+	for _, s := range t.Sites {
+		if err := u.script(ctx, s.router(), routerScript(s.router(), t.frrConfigs(s)), nil); err != nil {
+			return fmt.Errorf("start %s: %w", s.router(), err)
+		}
+		u.say("%s speaks OSPF, BGP and BFD", s.router())
 	}
-	u.say("router speaks OSPF, BGP and BFD")
 	return nil
 }
 
-// routerScript writes FRR's files and starts its daemons: zebra, then all that speak to it at once. Each returns when it listens.
-func routerScript(configs []frrConfig) string {
+// routerScript writes the files of a router's FRR and starts its daemons: zebra, then all that speak to it at once. Each returns when it
+// listens.
+func routerScript(name string, configs []frrConfig) string {
 	var b strings.Builder
-	b.WriteString("mkdir -p /etc/frr/router /var/run/frr/router\n: >/etc/frr/router/vtysh.conf\n")
+	fmt.Fprintf(&b, "mkdir -p /etc/frr/%[1]s /var/run/frr/%[1]s\n: >/etc/frr/%[1]s/vtysh.conf\n", name)
 	for _, c := range configs {
-		fmt.Fprintf(&b, "cat >/etc/frr/router/%s.conf <<'END'\n%sEND\n", c.daemon, c.text)
+		fmt.Fprintf(&b, "cat >/etc/frr/%s/%s.conf <<'END'\n%sEND\n", name, c.daemon, c.text)
 	}
-	b.WriteString("chown -R frr:frr /etc/frr/router /var/run/frr\npids=\n")
+	fmt.Fprintf(&b, "chown -R frr:frr /etc/frr/%s /var/run/frr\npids=\n", name)
 	for i, c := range configs {
-		fmt.Fprintf(&b, "/usr/lib/frr/%[1]s -d -N router -f /etc/frr/router/%[1]s.conf --log file:/var/log/frr-%[1]s.log", c.daemon)
+		fmt.Fprintf(&b, "/usr/lib/frr/%[1]s -d -N %[2]s -f /etc/frr/%[2]s/%[1]s.conf --log file:/var/log/frr-%[2]s-%[1]s.log", c.daemon, name)
 		if i == 0 {
 			b.WriteString("\n")
 		} else {

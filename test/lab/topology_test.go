@@ -41,13 +41,20 @@ func TestTopology(t *testing.T) {
 func describe(t topology) string {
 	var b strings.Builder
 	part := func(name, text string) { fmt.Fprintf(&b, "== %s\n%s", name, text) }
-	part("links of router", t.routerLinks(t.spaceOf))
-	part("links of client", t.clientLinks())
+	for _, s := range t.Sites {
+		part("links of "+s.router(), t.routerLinks(s))
+		part("links of "+s.client(), s.clientLinks())
+	}
+	if len(t.Sites) > 1 {
+		part("links of "+machine, t.machineLinks())
+	}
 	for i, blade := range t.Blades {
 		part("links of "+blade.Name, t.bladeLinks(i))
 	}
-	for _, c := range t.frrConfigs() {
-		part(c.daemon, c.text)
+	for _, s := range t.Sites {
+		for _, c := range t.frrConfigs(s) {
+			part(c.daemon+" of "+s.router(), c.text)
+		}
 	}
 	return b.String()
 }

@@ -16,6 +16,7 @@ const (
 	list4  = "bladenet-vips4"
 	list6  = "bladenet-vips6"
 	noneRM = "bladenet-none"
+	pace   = "bladenet"
 )
 
 // Render returns each daemon's configuration, by daemon. It is a pure function of s; equal specs have equal texts.
@@ -34,8 +35,7 @@ func Render(s Spec) map[string]string {
 		case "zebra":
 			c.zebra(s)
 		case "bfdd":
-			c.line("bfd")
-			c.line("exit")
+			c.bfd(s.Announce.Watched())
 		case "ospfd":
 			c.ospf4(s)
 		case "ospf6d":
@@ -64,6 +64,17 @@ func (c *config) zebra(s Spec) {
 		c.line("ip protocol bgp route-map %s", noneRM)
 		c.line("ipv6 protocol bgp route-map %s", noneRM)
 	}
+}
+
+// bfd sets the pace of every session that the others ask for.
+func (c *config) bfd(b policy.BFD) {
+	c.line("bfd")
+	c.line(" profile %s", pace)
+	c.line("  detect-multiplier %d", b.Multiplier)
+	c.line("  receive-interval %d", b.Interval.Milliseconds())
+	c.line("  transmit-interval %d", b.Interval.Milliseconds())
+	c.line(" exit")
+	c.line("exit")
 }
 
 // vips writes the prefix list and the route map that let exactly the VIPs of one family out. The list ends with an explicit
@@ -116,8 +127,9 @@ func (c *config) ospf4(s Spec) {
 	c.line(" ip ospf hello-interval %d", seconds(o.Hello))
 	c.line(" ip ospf dead-interval %d", seconds(o.Dead))
 	c.line(" ip ospf priority 0")
-	if o.BFD {
+	if o.BFD.Enabled() {
 		c.line(" ip ospf bfd")
+		c.line(" ip ospf bfd profile %s", pace)
 	}
 	c.line("exit")
 	c.line("!")
@@ -137,8 +149,8 @@ func (c *config) ospf6(s Spec) {
 	c.line(" ipv6 ospf6 hello-interval %d", seconds(o.Hello))
 	c.line(" ipv6 ospf6 dead-interval %d", seconds(o.Dead))
 	c.line(" ipv6 ospf6 priority 0")
-	if o.BFD {
-		c.line(" ipv6 ospf6 bfd")
+	if o.BFD.Enabled() {
+		c.line(" ipv6 ospf6 bfd profile %s", pace)
 	}
 	c.line("exit")
 	c.line("!")
@@ -193,7 +205,8 @@ func (c *config) neighbor(r netip.Addr, b *policy.BGP) {
 	c.line(" neighbor %s timers 3 9", r)
 	c.line(" neighbor %s timers connect 5", r)
 	c.line(" neighbor %s advertisement-interval 0", r)
-	if b.BFD {
+	if b.BFD.Enabled() {
 		c.line(" neighbor %s bfd", r)
+		c.line(" neighbor %s bfd profile %s", r, pace)
 	}
 }

@@ -23,7 +23,7 @@ func specs() map[string]Spec {
 	return map[string]Spec{
 		"ospf-bfd": {
 			Hostname: "dir-pub-l", VIPs: both,
-			Announce: policy.Announce{RouterID: a("192.0.2.2"), OSPF: &policy.OSPF{Area: "0.0.0.0", Hello: time.Second, Dead: 4 * time.Second, BFD: true}},
+			Announce: policy.Announce{RouterID: a("192.0.2.2"), OSPF: &policy.OSPF{Area: "0.0.0.0", Hello: time.Second, Dead: 4 * time.Second, BFD: policy.BFD{Interval: 300 * time.Millisecond, Multiplier: 3}}},
 		},
 		"ospf-ipv6-vips-only": {
 			Hostname: "dir", VIPs: both[1:2],
@@ -36,7 +36,7 @@ func specs() map[string]Spec {
 			Hostname: "dir-pub-c", VIPs: both,
 			Announce: policy.Announce{
 				RouterID: a("192.0.2.34"), Routers: []netip.Addr{a("192.0.2.33"), a("2001:db8:113::1")},
-				BGP: &policy.BGP{AS: 64512, PeerAS: 64500, BFD: true},
+				BGP: &policy.BGP{AS: 64512, PeerAS: 64500, BFD: policy.BFD{Interval: 300 * time.Millisecond, Multiplier: 3}},
 			},
 		},
 		"bgp-ipv4-routers-only": {

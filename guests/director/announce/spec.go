@@ -37,26 +37,25 @@ func (s Spec) Protocol() string {
 	return ""
 }
 
+// zebra is the daemon that all others speak to.
+const zebra = "zebra"
+
 // Daemons are the programs that s needs, in the order in which they start: zebra, which the others speak to, first.
 func (s Spec) Daemons() []string {
 	var d []string
 	switch {
 	case s.Announce.OSPF != nil:
-		d = []string{"zebra", "ospfd", "ospf6d"}
+		d = []string{zebra, "ospfd", "ospf6d"}
 	case s.Announce.BGP != nil:
-		d = []string{"zebra", "bgpd"}
+		d = []string{zebra, "bgpd"}
 	default:
 		return nil
 	}
-	if s.bfd() {
+	if s.Announce.Watched().Enabled() {
 		// After zebra, before those that ask it for sessions.
 		d = slices.Insert(d, 1, "bfdd")
 	}
 	return d
-}
-
-func (s Spec) bfd() bool {
-	return s.Announce.OSPF != nil && s.Announce.OSPF.BFD || s.Announce.BGP != nil && s.Announce.BGP.BFD
 }
 
 // byFamily returns the addresses of one family, sorted, each once.
