@@ -6,12 +6,9 @@ import (
 	"flag"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
-	"time"
 )
 
 func TestIsPowerKey(t *testing.T) {
@@ -41,31 +38,6 @@ func TestIsPowerKey(t *testing.T) {
 	case <-button:
 	default:
 		t.Error("the button was not heard")
-	}
-}
-
-func TestFrozen(t *testing.T) {
-	cmd := exec.Command("sleep", "60")
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	}()
-	if frozen(cmd.Process.Pid) {
-		t.Error("a process that sleeps counts as stopped")
-	}
-	if err := cmd.Process.Signal(syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
-	for deadline := time.Now().Add(5 * time.Second); !frozen(cmd.Process.Pid); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("a process that is stopped does not count as stopped")
-		}
-	}
-	if frozen(1 << 30) {
-		t.Error("a process that is not there counts as stopped")
 	}
 }
 

@@ -1,13 +1,13 @@
 package main
 
 import (
-	"bytes"
-	"fmt"
 	"log/slog"
 	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/bladenet/bladenet/guests/director/announce"
 )
 
 // Times of the supervision of the worker.
@@ -154,24 +154,14 @@ func (w *worker) look(log *slog.Logger) {
 	default:
 		w.missed++
 	}
-	if w.missed == beatsMissed || w.missed >= beatsFrozen && frozen(w.pid) {
+	if w.missed == beatsMissed || w.missed >= beatsFrozen && announce.Stopped(w.pid) {
 		log.Error("worker hangs", "missed", w.missed)
 		_ = unix.Kill(w.pid, unix.SIGKILL)
 	}
 }
 
-// frozen says whether a process is stopped, by the third field of /proc/PID/stat (proc(5)). The second may hold anything.
-func frozen(pid int) bool {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return false
-	}
-	rest := stat[bytes.LastIndexByte(stat, ')')+1:]
-	return len(rest) > 1 && (rest[1] == 'T' || rest[1] == 't')
-}
-
-// reap collects every child that ended, and says how the worker ended if it was among them. The worker's routing daemons
-// share its process group; what is left of them ends with it.
+// reap collects every child that ended, and says how the worker ended if it was among them. What is left of its routing daemons ends
+// with it, even if their guard does not see to it.
 func reap(w *worker) (unix.WaitStatus, bool) {
 	var status, of unix.WaitStatus
 	died := false
@@ -185,7 +175,16 @@ func reap(w *worker) (unix.WaitStatus, bool) {
 		}
 		if w != nil && pid == w.pid {
 			of, died = status, true
-			_ = unix.Kill(-w.pid, unix.SIGTERM)
+			endOrphans()
 		}
 	}
+}
+
+// endOrphans tells everything that is left in init's process namespace to end. All of it is the worker's.
+func endOrphans() {
+	if os.Getpid() != 1 {
+		return
+	}
+	_ = unix.Kill(-1, unix.SIGTERM)
+	_ = unix.Kill(-1, unix.SIGCONT) // one that is stopped would hear of it when somebody wakes it
 }

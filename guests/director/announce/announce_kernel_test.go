@@ -20,6 +20,7 @@ import (
 
 	"github.com/bladenet/bladenet/guests/channel"
 	"github.com/bladenet/bladenet/policy"
+	"github.com/bladenet/bladenet/test/router"
 )
 
 const programs = "/usr/lib/frr"
@@ -72,12 +73,17 @@ func liveSpecs() map[string]Spec {
 	a := netip.MustParseAddr
 	base := policy.Announce{RouterID: a(director4), Routers: []netip.Addr{a(router4), a(router6)}}
 	ospf, bgp := base, base
-	ospf.OSPF = &policy.OSPF{Area: "0.0.0.0", Hello: time.Second, Dead: 4 * time.Second, BFD: true}
-	bgp.BGP = &policy.BGP{AS: 64512, PeerAS: 64500, BFD: true}
+	ospf.OSPF = &policy.OSPF{Area: "0.0.0.0", Hello: time.Second, Dead: 4 * time.Second, BFD: policy.BFD{Interval: 300 * time.Millisecond, Multiplier: 3}}
+	bgp.BGP = &policy.BGP{AS: 64512, PeerAS: 64500, BFD: policy.BFD{Interval: 300 * time.Millisecond, Multiplier: 3}}
 	vips := []netip.Addr{a(vip4), a(vip6)}
+	dead, hold := base, base
+	dead.OSPF = &policy.OSPF{Area: "0.0.0.0", Hello: time.Second, Dead: 4 * time.Second}
+	hold.BGP = &policy.BGP{AS: 64512, PeerAS: 64500}
 	return map[string]Spec{
-		"ospf": {Hostname: "dir", Announce: ospf, VIPs: vips},
-		"bgp":  {Hostname: "dir", Announce: bgp, VIPs: vips},
+		"ospf-dead": {Hostname: "dir", Announce: dead, VIPs: vips}, // routers are lost after OSPF's dead interval
+		"bgp-hold":  {Hostname: "dir", Announce: hold, VIPs: vips}, // or BGP's hold time
+		"ospf":      {Hostname: "dir", Announce: ospf, VIPs: vips},
+		"bgp":       {Hostname: "dir", Announce: bgp, VIPs: vips},
 	}
 }
 
@@ -146,7 +152,7 @@ type rig struct {
 	run      string
 }
 
-func newRig(t *testing.T, routerConfigs map[string]string) *rig {
+func newRig(t *testing.T, protocol string, bfd bool) *rig {
 	t.Helper()
 	r := &rig{t: t, dir: fmt.Sprintf("an%dd", os.Getpid()), rtr: fmt.Sprintf("an%dr", os.Getpid()), run: openDir(t)}
 	for _, ns := range []string{r.dir, r.rtr} {
@@ -164,7 +170,8 @@ func newRig(t *testing.T, routerConfigs map[string]string) *rig {
 		}
 		r.ip("-n", ns, "link", "set", "eth0", "up")
 	}
-	r.startRouter(routerConfigs)
+	link := router.Link{Interface: "eth0", Router4: router4, Router6: router6, Director4: director4, Director6: director6, BFD: bfd}
+	link.Start(t, r.rtr, filepath.Join(r.run, "router"), protocol)
 	return r
 }
 
@@ -184,44 +191,12 @@ func sysctl(t *testing.T, ns, setting string) {
 	}
 }
 
-func (r *rig) startRouter(configs map[string]string) {
-	r.t.Helper()
-	dir := filepath.Join(r.run, "router")
-	owner, err := lookup("frr")
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	if err := prepareDir(dir, owner); err != nil {
-		r.t.Fatal(err)
-	}
-	for _, name := range []string{"zebra", "bfdd", "ospfd", "ospf6d", "bgpd"} {
-		text, ok := configs[name]
-		if !ok {
-			continue
-		}
-		d := &daemon{name: name, cfg: Config{Run: dir, User: "frr"}}
-		if err := writeOwned(filepath.Join(dir, name+".conf"), text, owner); err != nil {
-			r.t.Fatal(err)
-		}
-		cmd := exec.Command("ip", append([]string{"netns", "exec", r.rtr, filepath.Join(programs, name)}, d.args()...)...)
-		if err := cmd.Start(); err != nil {
-			r.t.Fatal(err)
-		}
-		r.t.Cleanup(func() {
-			_ = cmd.Process.Kill()
-			_ = cmd.Wait()
-		})
-		if name == "zebra" {
-			waitFor(context.Background(), d.cfg.zebraSocket())
-		}
-	}
-}
-
 // director starts a supervisor in the director's namespace. Its last word is in status.
 type director struct {
 	cmd    *exec.Cmd
 	stdin  io.WriteCloser
 	status chan channel.AnnounceStatus
+	last   channel.AnnounceStatus
 }
 
 func (r *rig) startDirector(spec string) *director {
@@ -267,16 +242,7 @@ func (r *rig) startDirector(spec string) *director {
 // routes are the router's routes learned from the director, sorted.
 func (r *rig) routes(protocol string) []string {
 	r.t.Helper()
-	var out []string
-	for _, family := range []string{"-4", "-6"} {
-		for line := range strings.Lines(r.ip(family, "-n", r.rtr, "route", "show", "proto", protocol)) {
-			if f := strings.Fields(line); len(f) > 0 && f[0] != "nexthop" {
-				out = append(out, f[0])
-			}
-		}
-	}
-	slices.Sort(out)
-	return out
+	return router.Routes(r.t, r.rtr, protocol)
 }
 
 // until waits for what to hold and returns how long that took.
@@ -305,51 +271,20 @@ func (r *rig) vips(verb string) {
 	}
 }
 
-const routerHead = "frr defaults traditional\nlog stdout warnings\n"
-
-func routerConfigs(protocol string) map[string]string {
-	if protocol == "bgp" {
-		return map[string]string{
-			"zebra": routerHead, "bfdd": routerHead + "bfd\nexit\n",
-			"bgpd": routerHead + `router bgp 64500
- bgp router-id ` + router4 + `
- no bgp default ipv4-unicast
- no bgp ebgp-requires-policy
- neighbor ` + director4 + ` remote-as 64512
- neighbor ` + director4 + ` bfd
- neighbor ` + director6 + ` remote-as 64512
- neighbor ` + director6 + ` bfd
- address-family ipv4 unicast
-  neighbor ` + director4 + ` activate
-  neighbor ` + director4 + ` default-originate
- exit-address-family
- address-family ipv6 unicast
-  neighbor ` + director6 + ` activate
-  neighbor ` + director6 + ` default-originate
- exit-address-family
-exit
-`,
-		}
-	}
-	return map[string]string{
-		"zebra": routerHead, "bfdd": routerHead + "bfd\nexit\n",
-		"ospfd":  routerHead + "interface eth0\n ip ospf area 0\n ip ospf hello-interval 1\n ip ospf dead-interval 4\n ip ospf bfd\nexit\nrouter ospf\n ospf router-id " + router4 + "\n default-information originate always\nexit\n",
-		"ospf6d": routerHead + "interface eth0\n ipv6 ospf6 area 0\n ipv6 ospf6 hello-interval 1\n ipv6 ospf6 dead-interval 4\n ipv6 ospf6 bfd\nexit\nrouter ospf6\n ospf6 router-id " + router4 + "\n default-information originate always\nexit\n",
-	}
-}
-
 // TestKernelAnnounces shows the whole life of a VIP at a real neighbour: it comes with its address on the loopback and goes with
 // it; nothing else leaves, nothing that the neighbour says enters the director's routes; and it goes when the supervisor is
 // killed.
 func TestKernelAnnounces(t *testing.T) {
 	for _, protocol := range []string{"ospf", "bgp"} {
 		t.Run(protocol, func(t *testing.T) {
-			r := newRig(t, routerConfigs(protocol))
+			r := newRig(t, protocol, true)
 			r.ip("-n", r.dir, "addr", "add", "10.99.0.1/32", "dev", "lo")
 			r.ip("-n", r.dir, "addr", "add", "2001:db8:99::1/128", "dev", "lo")
 			r.ip("-n", r.dir, "link", "add", "eth1", "type", "dummy")
 			r.ip("-n", r.dir, "addr", "add", "10.98.0.1/24", "dev", "eth1")
 			r.ip("-n", r.dir, "link", "set", "eth1", "up")
+			r.ip("-n", r.dir, "route", "add", "10.97.0.0/16", "dev", "eth1")
+			r.ip("-n", r.dir, "route", "add", "2001:db8:97::/48", "dev", "eth1")
 			d := r.startDirector(protocol)
 			var last channel.AnnounceStatus
 			took := r.until(60*time.Second, "full adjacencies", func() bool {
@@ -441,7 +376,7 @@ func testLiveChange(t *testing.T, r *rig, d *director, protocol string) {
 
 // TestKernelRestartsDaemon shows that a daemon that dies comes back and is counted.
 func TestKernelRestartsDaemon(t *testing.T) {
-	r := newRig(t, routerConfigs("ospf"))
+	r := newRig(t, "ospf", true)
 	d := r.startDirector("ospf")
 	alive := func(restarts int) func() bool {
 		var last channel.AnnounceStatus

@@ -29,13 +29,18 @@ type daemon struct {
 	name   string
 	file   string // its configuration
 	cfg    Config
-	group  int // process group to join
+	group  int    // process group to join
+	fell   func() // called when it has ended by itself or was hung; nil: nobody wants to know
 	cancel context.CancelFunc
 	done   chan struct{}
 
 	alive    atomic.Bool
 	restarts atomic.Int64
+	renewal  atomic.Pointer[context.CancelFunc] // ends the process that runs, not the daemon
 }
+
+// errRenewed is why a process was ended that is to be started again.
+var errRenewed = errors.New("started anew with zebra")
 
 // keep runs the daemon again and again until ctx ends.
 func (d *daemon) keep(ctx context.Context) {
@@ -48,6 +53,13 @@ func (d *daemon) keep(ctx context.Context) {
 			return
 		}
 		d.restarts.Add(1)
+		if errors.Is(err, errRenewed) {
+			d.cfg.Log.Warn("routing daemon ended", "daemon", d.name, "err", err)
+			continue
+		}
+		if d.fell != nil {
+			d.fell()
+		}
 		if time.Since(began) > steadyAfter {
 			wait = restartMin
 		}
@@ -61,11 +73,27 @@ func (d *daemon) keep(ctx context.Context) {
 	}
 }
 
+// renew ends the process that runs now, politely, and has it started again.
+func (d *daemon) renew() {
+	if end := d.renewal.Load(); end != nil {
+		(*end)()
+	}
+}
+
+// once runs the daemon until it ends, hangs, or is renewed.
 func (d *daemon) once(ctx context.Context) error {
 	if err := d.evict(); err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(ctx, filepath.Join(d.cfg.Programs, d.name), d.args()...)
+	run, end := context.WithCancel(ctx)
+	defer end()
+	d.renewal.Store(&end)
+	if d.name == zebra {
+		defer d.cfg.forgetZebra()
+	} else {
+		waitFor(run, d.cfg.zebraSocket())
+	}
+	cmd := exec.CommandContext(run, filepath.Join(d.cfg.Programs, d.name), d.args()...)
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
 	cmd.Dir = d.cfg.Run
 	said := &lineLog{log: d.cfg.Log, daemon: d.name}
@@ -78,9 +106,29 @@ func (d *daemon) once(ctx context.Context) error {
 	}
 	d.alive.Store(true)
 	defer d.alive.Store(false)
+	hung := make(chan error, 1)
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		if err := d.watch(run, cmd.Process.Pid); err != nil {
+			hung <- err
+			_ = cmd.Process.Kill()
+		}
+	}()
 	err := cmd.Wait()
-	if err == nil {
-		err = errors.New("exit status 0")
+	renewed := run.Err() != nil
+	end()
+	<-watched
+	select {
+	case why := <-hung:
+		return why
+	default:
+	}
+	switch {
+	case renewed:
+		return errRenewed
+	case err == nil:
+		return errors.New("exit status 0")
 	}
 	return err
 }

@@ -118,7 +118,7 @@ func (s *Supervisor) converge(ctx context.Context, spec Spec) error {
 	s.stop(func(name string) bool {
 		d := s.running[name]
 		// Everything else hangs on zebra.
-		return files[name] != d.file || s.running["zebra"] == nil || files["zebra"] != s.running["zebra"].file
+		return files[name] != d.file || s.running[zebra] == nil || files[zebra] != s.running[zebra].file
 	})
 	if len(names) == 0 {
 		return nil
@@ -142,17 +142,30 @@ func (s *Supervisor) converge(ctx context.Context, spec Spec) error {
 			return err
 		}
 		d := &daemon{name: name, file: files[name], cfg: s.cfg, group: s.guard.pid, done: make(chan struct{})}
+		if name == zebra {
+			d.fell = s.renewOthers
+			s.cfg.forgetZebra()
+		}
 		s.mu.Lock()
 		s.running[name] = d
 		s.mu.Unlock()
 		dctx, cancel := context.WithCancel(ctx)
 		d.cancel = cancel
 		go d.keep(dctx)
-		if name == "zebra" {
-			waitFor(ctx, s.cfg.zebraSocket())
-		}
 	}
 	return nil
+}
+
+// renewOthers lets every daemon withdraw what it announces and start again: without zebra it does not hear of VIPs that leave the
+// loopback, and it would not find zebra's successor for ten seconds.
+func (s *Supervisor) renewOthers() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for name, d := range s.running {
+		if name != zebra {
+			d.renew()
+		}
+	}
 }
 
 // stop ends the daemons that which names, all at once, and waits for them.
@@ -191,5 +204,9 @@ func waitFor(ctx context.Context, path string) {
 		}
 	}
 }
+
+// forgetZebra removes what a zebra that ended leaves. To the others it would look as if they could connect, and they try again only
+// after ten seconds.
+func (c Config) forgetZebra() { _ = os.Remove(c.zebraSocket()) }
 
 func (c Config) zebraSocket() string { return filepath.Join(c.Run, "zserv.api") }

@@ -1,0 +1,78 @@
+package announce
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+)
+
+// A daemon that hangs announces for as long as its neighbours hear from it: zebra says nothing to them at all, bgpd's keepalives
+// come from a thread of their own, and bfdd's packets speak for an ospfd that is stopped. So each is looked at, and killed when it
+// hangs.
+const (
+	lookEvery   = 400 * time.Millisecond // for a process that somebody stopped
+	looksFrozen = 2
+	askEvery    = 5 * time.Second
+	asksSilent  = 4 // questions without an answer, of up to vtyTimeout each
+	asksBooting = 8 // the same for one that has never answered
+)
+
+// watch returns why a daemon hangs, or nothing when ctx has ended.
+func (d *daemon) watch(ctx context.Context, pid int) error {
+	silent := make(chan error, 1)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() { silent <- d.interview(ctx) }()
+	look := time.NewTicker(lookEvery)
+	defer look.Stop()
+	for stopped := 0; stopped < looksFrozen; {
+		select {
+		case <-ctx.Done():
+			<-silent
+			return nil
+		case err := <-silent:
+			return err
+		case <-look.C:
+		}
+		if Stopped(pid) {
+			stopped++
+		} else {
+			stopped = 0
+		}
+	}
+	cancel()
+	<-silent
+	return errors.New("somebody stopped it")
+}
+
+// interview asks the daemon for a sign of life again and again, and returns when it gives none. Questions are counted, not the time:
+// a machine that stood still finds one of them late.
+func (d *daemon) interview(ctx context.Context) error {
+	patience := asksBooting
+	for missed := 0; missed < patience; {
+		if _, err := ask(ctx, d.path(".vty"), "echo alive"); err == nil {
+			patience, missed = asksSilent, 0
+		} else {
+			missed++
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(askEvery):
+		}
+	}
+	return fmt.Errorf("it does not answer, %d times", patience)
+}
+
+// Stopped says whether a process is stopped, by the third field of /proc/PID/stat (proc(5)). The second may hold anything.
+func Stopped(pid int) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return false
+	}
+	rest := stat[bytes.LastIndexByte(stat, ')')+1:]
+	return len(rest) > 1 && (rest[1] == 'T' || rest[1] == 't')
+}

@@ -1,0 +1,90 @@
+//go:build kernel
+
+package announce
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// harm is what is done to a director's daemon, and what must be gone from the router then.
+type harm struct {
+	daemon string
+	signal syscall.Signal
+	vips   []string
+}
+
+// TestKernelNoBlackHole kills and stops daemons of a director, and waits until the router has lost the VIPs that they speak for: a director
+// that cannot withdraw them any more must not go on announcing them. Then all of them must come back. BLADENET_BLACKHOLES=all is for a quiet
+// machine: each daemon by each signal, and BFD at its usual pace, which a busy emulated machine does not keep.
+func TestKernelNoBlackHole(t *testing.T) {
+	both := []string{vip6, vip4}
+	slices.Sort(both)
+	cases := map[string][]harm{
+		"ospf-dead": {{zebra, syscall.SIGSTOP, both}, {"ospfd", syscall.SIGSTOP, both[1:]}},
+		"bgp-hold":  {{zebra, syscall.SIGKILL, both}, {"bgpd", syscall.SIGSTOP, both}},
+	}
+	if os.Getenv("BLADENET_BLACKHOLES") == "all" {
+		cases = map[string][]harm{}
+		for spec, vips := range map[string]map[string][]string{
+			"ospf":      {zebra: both, "ospfd": both[1:], "ospf6d": both[:1], "bfdd": both},
+			"ospf-dead": {zebra: both, "ospfd": both[1:], "ospf6d": both[:1]},
+			"bgp":       {zebra: both, "bgpd": both, "bfdd": both},
+			"bgp-hold":  {zebra: both, "bgpd": both},
+		} {
+			for daemon, gone := range vips {
+				cases[spec] = append(cases[spec], harm{daemon, syscall.SIGKILL, gone}, harm{daemon, syscall.SIGSTOP, gone})
+			}
+		}
+	}
+	for spec, harms := range cases {
+		t.Run(spec, func(t *testing.T) {
+			protocol, _, slow := strings.Cut(spec, "-")
+			r := newRig(t, protocol, !slow)
+			d := r.startDirector(spec)
+			r.addVIPs()
+			whole := func() bool { return slices.Equal(r.routes(protocol), both) && d.full() }
+			r.until(60*time.Second, "VIPs at the router", whole)
+			for _, h := range harms {
+				pid := r.pid(h.daemon)
+				if err := syscall.Kill(pid, h.signal); err != nil {
+					t.Fatal(err)
+				}
+				gone := r.until(20*time.Second, "VIPs gone", func() bool {
+					have := r.routes(protocol)
+					return !slices.ContainsFunc(h.vips, func(v string) bool { return slices.Contains(have, v) })
+				})
+				back := r.until(60*time.Second, "VIPs back", func() bool { return whole() && r.pid(h.daemon) != pid })
+				t.Logf("%s, %s of %s: %s gone after %.1f s, back %.1f s later", spec, h.signal, h.daemon, strings.Join(h.vips, " and "), gone.Seconds(), back.Seconds())
+			}
+		})
+	}
+}
+
+// pid is that of a director's daemon. 0: it is being started.
+func (r *rig) pid(daemon string) int {
+	text, err := os.ReadFile(filepath.Join(r.run, "director", daemon+".pid"))
+	if err != nil {
+		return 0
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		return 0
+	}
+	return pid
+}
+
+// full says whether the director has its router as a neighbour in both families.
+func (d *director) full() bool {
+	select {
+	case d.last = <-d.status:
+	default:
+	}
+	return d.last.Full4 == 1 && d.last.Full6 == 1
+}
