@@ -24,15 +24,51 @@ type executor interface {
 	Exec(ctx context.Context, name policy.GuestName, command, env []string, files [3]*os.File) (int, error)
 }
 
-// serveExec upgrades a connection to api.ExecProtocol and runs one command.
+// consoler is a driver that can couple a guest's console with files.
+type consoler interface {
+	// Console hands on what is read from the first file, and writes what the guest prints to the second, until the guest, the first file or
+	// ctx ends.
+	Console(ctx context.Context, name policy.GuestName, files [3]*os.File) error
+}
+
+// withFiles is what is done with a client's files. It returns an exit status.
+type withFiles func(ctx context.Context, files [3]*os.File) (int, error)
+
+// serveExec runs one command in a container.
 func (a *Agent) serveExec(w http.ResponseWriter, r *http.Request) {
 	var in api.ExecRequest
 	if !read(w, r, &in) {
 		return
 	}
 	run, err := a.executorOf(in)
+	var env []string
+	if in.Term != "" {
+		env = append(env, "TERM="+in.Term)
+	}
+	a.serveFiles(w, r, err, func(ctx context.Context, files [3]*os.File) (int, error) {
+		a.log.Info("exec", "guest", in.Name, "command", in.Command)
+		return run.Exec(ctx, in.Name, in.Command, env, files)
+	})
+}
+
+// serveConsole couples a guest's console with the client's files.
+func (a *Agent) serveConsole(w http.ResponseWriter, r *http.Request) {
+	var in api.ConsoleRequest
+	if !read(w, r, &in) {
+		return
+	}
+	open, err := a.consolerOf(in.Name)
+	a.serveFiles(w, r, err, func(ctx context.Context, files [3]*os.File) (int, error) {
+		a.log.Info("console", "guest", in.Name)
+		return 0, open.Console(ctx, in.Name, files)
+	})
+}
+
+// serveFiles upgrades a connection to api.ExecProtocol and does something with the files that come over it, unless err says that it is
+// not to be.
+func (a *Agent) serveFiles(w http.ResponseWriter, r *http.Request, err error, do withFiles) {
 	if err == nil && r.Header.Get("Upgrade") != api.ExecProtocol {
-		err = fmt.Errorf("exec wants Upgrade: %s", api.ExecProtocol)
+		err = fmt.Errorf("files are handed over with Upgrade: %s", api.ExecProtocol)
 	}
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
@@ -44,9 +80,8 @@ func (a *Agent) serveExec(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer conn.Close()
-	a.log.Info("exec", "guest", in.Name, "command", in.Command)
 	var out api.ExecResult
-	if out.Status, err = a.execOn(conn, buffered, run, in); err != nil {
+	if out.Status, err = a.doOn(conn, buffered, do); err != nil {
 		out.Error = err.Error()
 	}
 	_ = json.NewEncoder(conn).Encode(out) // a client that went away is not the daemon's failure
@@ -67,8 +102,20 @@ func (a *Agent) executorOf(in api.ExecRequest) (executor, error) {
 	return run, nil
 }
 
-// execOn takes the files from an upgraded connection and runs the command until it or the client ends.
-func (a *Agent) execOn(conn net.Conn, buffered *bufio.ReadWriter, run executor, in api.ExecRequest) (int, error) {
+func (a *Agent) consolerOf(name policy.GuestName) (consoler, error) {
+	g, err := a.wantedGuest(name)
+	if err != nil {
+		return nil, err
+	}
+	open, ok := a.cfg.Drivers[g.Driver].(consoler)
+	if !ok {
+		return nil, fmt.Errorf("console of %s: this blade runs no %s guests", name, g.Driver)
+	}
+	return open, nil
+}
+
+// doOn takes the files from an upgraded connection and does something with them until that or the client ends.
+func (a *Agent) doOn(conn net.Conn, buffered *bufio.ReadWriter, do withFiles) (int, error) {
 	_ = conn.SetDeadline(time.Now().Add(requestTimeout))
 	answer := "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: " + api.ExecProtocol + "\r\n\r\n"
 	if _, err := io.WriteString(conn, answer); err != nil {
@@ -76,7 +123,7 @@ func (a *Agent) execOn(conn net.Conn, buffered *bufio.ReadWriter, run executor, 
 	}
 	stream, ok := conn.(*net.UnixConn)
 	if !ok || buffered.Reader.Buffered() > 0 {
-		return 0, errors.New("exec: a Unix socket, and nothing on it before the answer")
+		return 0, errors.New("files are handed over a Unix socket, with nothing on it before the answer")
 	}
 	files, err := receiveFiles(stream)
 	if err != nil {
@@ -90,11 +137,7 @@ func (a *Agent) execOn(conn net.Conn, buffered *bufio.ReadWriter, run executor, 
 		_, _ = conn.Read(make([]byte, 1)) // nothing comes but the end
 		cancel()
 	}()
-	var env []string
-	if in.Term != "" {
-		env = append(env, "TERM="+in.Term)
-	}
-	return run.Exec(ctx, in.Name, in.Command, env, files)
+	return do(ctx, files)
 }
 
 // receiveFiles reads one byte and the three files that come with it.

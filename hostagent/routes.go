@@ -58,6 +58,7 @@ func (a *Agent) handlers() map[string]http.HandlerFunc {
 		"POST " + at + "restart":          streams(a.Restart),
 		"POST " + at + "drain":            streams(a.Drain),
 		"POST " + at + "exec":             a.serveExec,
+		"POST " + at + "console":          a.serveConsole,
 		"GET " + at + "guests/{name}/log": a.serveLog,
 		"POST " + at + "trace":            streams(a.Trace),
 		"POST " + at + "doctor":           a.serveDoctor,

@@ -35,6 +35,7 @@ var asked = map[string]struct {
 }{
 	"GET /v1/revisions/{number}": {path: "/v1/revisions/1"},
 	"GET /v1/guests/{name}/log":  {path: "/v1/guests/www-1/log?lines=5", status: http.StatusBadRequest}, // there is no such guest
+	"POST /v1/console":           {body: `{"name": "www-1"}`, status: http.StatusBadRequest},
 	"POST /v1/exec":              {body: `{"name": "www-1", "command": ["id"]}`, status: http.StatusBadRequest},
 	"POST /v1/confirm":           {status: http.StatusInternalServerError}, // nothing waits for it
 	"POST /v1/start":             {body: `{"name": "www-1"}`},

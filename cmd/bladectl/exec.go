@@ -26,7 +26,7 @@ func execVerb() verb {
 		var status int
 		if isTerminal(os.Stdin) && isTerminal(os.Stdout) {
 			r.Term = e.getenv("TERM")
-			status, err = inTerminal(func(files [3]*os.File) (int, error) { return run(ctx, r, files) })
+			status, err = inTerminal(os.Stdin, func(files [3]*os.File) (int, error) { return run(ctx, r, files) })
 		} else {
 			status, err = run(ctx, r, files)
 		}

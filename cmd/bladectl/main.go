@@ -43,7 +43,7 @@ func verbs() []verb {
 	return []verb{
 		checkVerb(), planVerb(), applyVerb(), confirmVerb(), rollbackVerb(), revisionsVerb(),
 		statusVerb(), eventsVerb(), doctorVerb(), spawnVerb(), startVerb(), stopVerb(), restartVerb(), drainVerb(), undrainVerb(), destroyVerb(),
-		topVerb(), execVerb(), logsVerb(), supportVerb(),
+		topVerb(), execVerb(), consoleVerb(), logsVerb(), supportVerb(),
 		explainVerb(), renderVerb(), fmtVerb(), initVerb(), imageVerb(), completionVerb(), manVerb(),
 	}
 }

@@ -15,8 +15,9 @@ func isTerminal(f *os.File) bool {
 }
 
 // inTerminal calls run with a pseudoterminal of its own as standard files and couples it with the one that this process has. A guest is
-// never given the operator's terminal itself: it could type into it (TIOCSTI, ioctl_tty(2)).
-func inTerminal(run func(files [3]*os.File) (int, error)) (int, error) {
+// never given the operator's terminal itself: it could type into it (TIOCSTI, ioctl_tty(2)). Keys come from keys, which is this process's
+// standard input or reads it.
+func inTerminal(keys io.Reader, run func(files [3]*os.File) (int, error)) (int, error) {
 	master, slave, err := openPTY()
 	if err != nil {
 		return 0, err
@@ -39,7 +40,7 @@ func inTerminal(run func(files [3]*os.File) (int, error)) (int, error) {
 	}()
 	copySize(master)
 
-	go func() { _, _ = io.Copy(master, os.Stdin) }() // ends with this process
+	go func() { _, _ = io.Copy(master, keys) }() // ends with this process
 	shown := make(chan struct{})
 	go func() {
 		_, _ = io.Copy(os.Stdout, master) // until the last one who has the slave is gone

@@ -66,6 +66,7 @@ func Routes() []Route {
 		does("restart", "stop a guest and start it", PowerRequest{}),
 		does("drain", "let a guest take no new connections, or take them again", DrainRequest{}),
 		{Method: "POST", Path: at("exec"), Brief: "run a command in a container; on the Unix socket only", Access: Change, In: ExecRequest{}, Form: Upgraded},
+		{Method: "POST", Path: at("console"), Brief: "couple a guest's console with files of the client's; on the Unix socket only", Access: Change, In: ConsoleRequest{}, Form: Upgraded},
 		{
 			Method: "GET", Path: at("guests/{name}/log"), Brief: "what a guest has printed on its console, as it did", Access: Change,
 			Query: []Query{{Name: "lines", Brief: "how many of the last; 0: all that is kept", Number: true}, follow}, Form: Bytes,

@@ -274,6 +274,25 @@ func Decode(text []byte) (s guests.Spec, ours, stale bool, err error) {
 	return s, true, d.Guest.Layout != layout, nil
 }
 
+// Console is the pseudoterminal of a running domain's first serial line, by the definition that it runs with; empty where it has none.
+func Console(text []byte) (string, error) {
+	var d struct {
+		Serial []struct {
+			Type   string `xml:"type,attr"`
+			Source struct {
+				Path string `xml:"path,attr"`
+			} `xml:"source"`
+		} `xml:"devices>serial"`
+	}
+	if err := xml.Unmarshal(text, &d); err != nil {
+		return "", fmt.Errorf("decode domain: %w", err)
+	}
+	if len(d.Serial) == 0 || d.Serial[0].Type != "pty" {
+		return "", nil
+	}
+	return d.Serial[0].Source.Path, nil
+}
+
 // marked looks for our element with its namespace: a domain of somebody else may have a <guest> of its own in its metadata.
 func marked(text []byte) bool {
 	d := xml.NewDecoder(strings.NewReader(string(text)))
