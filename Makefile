@@ -29,6 +29,7 @@ build: deps ## bin/: bladed, bladectl, bladeguest, lab
 
 images: build ## build/images: what guests are cloned from
 	bin/bladectl image build --store $(IMAGES) director web dns proxy ldap
+	bin/bladectl image build --store $(IMAGES) --driver kvm web
 
 VERSION ?= 0.1~$(shell git log -1 --format=%cd.%h --date=format:%Y%m%d)
 package: build ## build/packages: Debian packages of bladed and bladectl, of the helper in directors, of the images' recipes

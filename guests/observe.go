@@ -20,11 +20,14 @@ type State struct {
 	Hung   map[policy.GuestName]string // running guests that must be started again, and why; the caller fills it
 }
 
-// ImageKey names an image as a policy does, for one driver.
+// ImageKey names an image as a policy does, for one kind of guest.
 type ImageKey struct {
 	Name   string
 	Driver policy.Driver
+	Role   policy.Role
 }
+
+func imageKey(g policy.Guest) ImageKey { return ImageKey{g.Image, g.Driver, g.Role} }
 
 // Image is what the store says of a name: an identity, or why there is none.
 type Image struct {
@@ -48,7 +51,7 @@ func (s State) Builds(g policy.Guest) (have, newer string) {
 		return "", ""
 	}
 	have = s.Guests[i].Image
-	if newest := s.Images[ImageKey{g.Image, g.Driver}].ID; newest != "" && newest != have && isBuildOf(have, g.Image) {
+	if newest := s.Images[imageKey(g)].ID; newest != "" && newest != have && isBuildOf(have, g.Image) {
 		newer = newest
 	}
 	return have, newer
@@ -79,11 +82,14 @@ func Observe(ctx context.Context, drivers map[policy.Driver]Driver, images Image
 		})
 	}
 	for _, g := range want {
-		key := ImageKey{g.Image, g.Driver}
+		key := imageKey(g)
 		if _, done := s.Images[key]; done {
 			continue
 		}
 		id, err := images.Resolve(g.Image, g.Driver)
+		if err == nil {
+			err = images.Fits(id, g.Role)
+		}
 		i := Image{ID: id}
 		if err != nil {
 			i.Problem = err.Error()

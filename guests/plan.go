@@ -91,7 +91,7 @@ func remove(o Observed) []Step {
 
 // run plans one wanted guest; ok says whether o was found.
 func run(g policy.Guest, o Observed, ok bool, have State) []Step {
-	image := have.Images[ImageKey{g.Image, g.Driver}]
+	image := have.Images[imageKey(g)]
 	w := Define(g, image.ID)
 	if why, down := have.Down[g.Driver]; down {
 		return []Step{step(w, plan.Blocked, nil, why)}

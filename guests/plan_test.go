@@ -162,7 +162,7 @@ func resolve(s *State, want []policy.Guest) {
 		if err != nil {
 			i.Problem = err.Error()
 		}
-		s.Images[ImageKey{g.Image, g.Driver}] = i
+		s.Images[imageKey(g)] = i
 	}
 }
 

@@ -157,4 +157,6 @@ type Driver interface {
 type Images interface {
 	// Resolve returns the identity of the newest image of that name for that driver, or why there is none and what to do.
 	Resolve(name string, driver policy.Driver) (string, error)
+	// Fits says why an image of that identity is of no use to guests of a role: a real server needs a service, a director has none.
+	Fits(id string, role policy.Role) error
 }

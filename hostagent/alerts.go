@@ -20,15 +20,17 @@ func (a *Agent) wrong() []alert.Alert {
 	blade := a.wantedNow().blade
 	var out []alert.Alert
 	for _, g := range blade.Guests {
-		if _, off := a.stopped.get(g.Name); g.Balancer == nil || off {
+		if _, off := a.stopped.get(g.Name); g.Driver != policy.DriverKVM || off {
 			continue
 		}
 		answer, ok := a.directors.last(g.Name)
 		switch {
 		case !ok:
+		case answer.err != nil && g.Balancer == nil:
+			out = append(out, alert.Alert{Kind: alert.GuestSilent, Guest: g.Name, Site: blade.Site, Reason: answer.err.Error()})
 		case answer.err != nil:
 			out = append(out, alert.Alert{Kind: alert.DirectorSilent, Director: g.Name, Site: blade.Site, Reason: answer.err.Error()})
-		case answer.inForce:
+		case answer.inForce && g.Balancer != nil:
 			out = append(out, directorAlerts(g, blade.Site, answer.status)...)
 		}
 	}

@@ -178,7 +178,7 @@ func hasVIP(list []policy.VIP, v policy.VIP) bool {
 func directorObjects(b policy.Blade) []object {
 	var out []object
 	for _, g := range b.Guests {
-		if g.Driver == policy.DriverKVM && g.Balancer != nil {
+		if g.Driver == policy.DriverKVM {
 			out = append(out, object{
 				step: plan.Step{Subsystem: "director", Object: "state of " + string(g.Name), Guest: string(g.Name)}, body: stateDigest(g),
 				changes: func(from, to any) []string { return []string{from.(string) + " -> " + to.(string)} },

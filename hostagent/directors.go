@@ -29,8 +29,9 @@ const (
 	lastGap  = time.Minute
 )
 
-// directors keeps one conversation with the helper in each KVM director of the blade: it hands over the wanted state when
-// the helper has another one, and remembers the last answer. What it reads is a guest's word: shown, never obeyed.
+// directors keeps one conversation with the helper in each virtual machine of the blade, directors and those real servers that are one:
+// it hands over the wanted state when the helper has another one, and remembers the last answer. What it reads is a guest's word: shown,
+// never obeyed.
 type directors struct {
 	log      *slog.Logger
 	wake     func()
@@ -99,7 +100,7 @@ func (d *directors) want(ctx context.Context, guests []policy.Guest) {
 	defer d.mu.Unlock()
 	wanted := map[policy.GuestName]bool{}
 	for _, g := range guests {
-		if g.Driver != policy.DriverKVM || g.Balancer == nil {
+		if g.Driver != policy.DriverKVM {
 			continue
 		}
 		wanted[g.Name] = true
@@ -141,7 +142,7 @@ func (d *directors) behind() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, c := range d.each {
-		if c.err == nil && !c.seen.IsZero() && (c.status.Revision != c.digest || c.status.Error != "") {
+		if c.guest.Balancer != nil && c.err == nil && !c.seen.IsZero() && (c.status.Revision != c.digest || c.status.Error != "") {
 			return true
 		}
 	}
@@ -162,13 +163,24 @@ func (d *directors) last(name policy.GuestName) (answer directorAnswer, ok bool)
 	}, true
 }
 
-// directorAnswer is the last word of a director.
+// directorAnswer is the last word of a helper.
 type directorAnswer struct {
 	status  channel.Status
 	counted channel.Status // the last one with what each real server had to do
 	seen    time.Time
 	err     error // of the last attempt to speak with it
 	inForce bool  // it answered last time, and has applied the state that is wanted now
+}
+
+// answers says whether it answered last time.
+func (a directorAnswer) answers() bool { return a.err == nil && !a.seen.IsZero() }
+
+// problem is why it does not answer, or what it says is wrong.
+func (a directorAnswer) problem() string {
+	if a.err != nil {
+		return a.err.Error()
+	}
+	return a.status.Error
 }
 
 // nudge makes the conversation look at once. The caller may hold the mutex.
@@ -225,9 +237,9 @@ func (d *directors) speak(ctx context.Context, c *director, client *channel.Clie
 	}
 	if changed {
 		if err != nil {
-			d.log.Warn("director does not answer", "guest", guest.Name, "err", err)
+			d.log.Warn("helper does not answer", "guest", guest.Name, "err", err)
 		} else {
-			d.log.Info("director answers", "guest", guest.Name, "state", status.Revision, "in_force", status.Revision == digest)
+			d.log.Info("helper answers", "guest", guest.Name, "state", status.Revision, "in_force", status.Revision == digest)
 		}
 	}
 	if changed || hung {
@@ -260,7 +272,11 @@ func exchange(ctx context.Context, dial func(context.Context, uint32) (*channel.
 	}
 	status, err := client.Status(ctx, query)
 	if err == nil && status.Revision != digest {
-		status, err = client.Apply(ctx, channel.Apply{Revision: digest, Guest: guest.Name, Inside: guest.Inside, Balancer: *guest.Balancer})
+		want := channel.Apply{Revision: digest, Guest: guest.Name, Role: guest.Role, Inside: guest.Inside}
+		if guest.Balancer != nil {
+			want.Balancer = *guest.Balancer
+		}
+		status, err = client.Apply(ctx, want)
 	}
 	if err != nil {
 		client.Close()
@@ -269,7 +285,7 @@ func exchange(ctx context.Context, dial func(context.Context, uint32) (*channel.
 	return status, client, nil
 }
 
-// stateDigest names the state that a director should have; equal states have equal names.
+// stateDigest names the state that a virtual machine should have; equal states have equal names.
 func stateDigest(g policy.Guest) string {
 	data, err := json.Marshal(struct {
 		Inside   policy.Inside

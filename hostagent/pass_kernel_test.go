@@ -95,6 +95,8 @@ func (anyImage) Resolve(name string, _ policy.Driver) (string, error) {
 	return name + "-000000000000", nil
 }
 
+func (anyImage) Fits(string, policy.Role) error { return nil }
+
 // namespaceWith makes a network namespace with one NIC, or none where it has no name, and returns its path and a handle to it.
 func namespaceWith(t testing.TB, nic string) (string, *netlink.Handle) {
 	t.Helper()

@@ -148,7 +148,7 @@ func (a *Agent) allocate(from folder, r api.SpawnRequest, report func(api.Event)
 			}
 		}
 		entry, err := policy.Allocate(fleet, policy.SpawnRequest{
-			Role: r.Role, Name: name, Blade: r.Blade, Site: r.Site, Services: r.Services, Weight: r.Weight, Image: r.Image,
+			Role: r.Role, Name: name, Blade: r.Blade, Site: r.Site, Services: r.Services, Weight: r.Weight, Driver: r.Driver, Image: r.Image,
 		})
 		if err != nil {
 			return nil, nil, err
@@ -276,6 +276,9 @@ func (a *Agent) inRotation(name policy.GuestName) (bool, string) {
 		if g.Balancer != nil {
 			return a.directorReady(g)
 		}
+		if missing := a.machineMissing(g); missing != "" {
+			return false, missing
+		}
 		return a.serverReady(blade, g)
 	}
 	return false, errTakenAway.Error()
@@ -354,6 +357,25 @@ func (a *Agent) directorReady(g policy.Guest) (bool, string) {
 		}
 	}
 	return true, fmt.Sprintf("answers; adjacencies with its routers: %d IPv4, %d IPv6", known.Full4, known.Full6)
+}
+
+// machineMissing is what a real server that is a virtual machine still lacks to do its work, by its helper.
+func (a *Agent) machineMissing(g policy.Guest) string {
+	if g.Driver != policy.DriverKVM {
+		return ""
+	}
+	answer, ok := a.directors.last(g.Name)
+	switch service := answer.status.Server; {
+	case !ok || answer.seen.IsZero():
+		return "its helper does not answer yet"
+	case answer.status.Error != "":
+		return "its helper says: " + answer.status.Error
+	case !answer.inForce:
+		return "its helper has not taken its state yet"
+	case service != nil && !service.Running && service.Ended != "":
+		return "its service does not run: " + service.Ended
+	}
+	return ""
 }
 
 // serverReady looks at what the directors of this blade say of a real server: each that is to balance it must give it weight, on

@@ -233,7 +233,7 @@ func (a *Agent) guests(ctx context.Context, p *pass, pick func(guests.Steps) []g
 	return w, nil
 }
 
-// tellDirectors hands each director the state that it should have. The conversations go on by themselves; what is planned
+// tellDirectors hands each director, and each real server that is a virtual machine, the state that it should have. The conversations go on by themselves; what is planned
 // here is what they have not reached yet.
 func (a *Agent) tellDirectors(_ context.Context, p *pass) (work, error) {
 	if p.apply {
@@ -241,7 +241,7 @@ func (a *Agent) tellDirectors(_ context.Context, p *pass) (work, error) {
 	}
 	var w work
 	for _, g := range p.blade.Guests {
-		if g.Driver != policy.DriverKVM || g.Balancer == nil {
+		if g.Driver != policy.DriverKVM {
 			continue
 		}
 		step := plan.Step{Subsystem: "director", Verb: plan.Update, Object: "state of " + string(g.Name), Guest: string(g.Name)}

@@ -135,19 +135,38 @@ func (a *Agent) guestStatus(g policy.Guest, have guests.State) api.Guest {
 			s.Addresses = append(s.Addresses, addr.String())
 		}
 	}
-	if g.Balancer == nil {
-		return s
-	}
-	s.Director = &api.Director{}
-	if answer, ok := a.directors.last(g.Name); ok {
-		s.Director.Answering = answer.err == nil && !answer.seen.IsZero()
-		s.Director.InForce, s.Director.Seen, s.Director.Neighbors = answer.inForce, answer.seen, answer.status.Announce.Full4+answer.status.Announce.Full6
-		s.Director.Error = answer.status.Error
-		if answer.err != nil {
-			s.Director.Error = answer.err.Error()
-		}
+	answer, ok := a.directors.last(g.Name)
+	switch {
+	case g.Balancer != nil:
+		s.Director = directorStatus(answer, ok)
+	case g.Driver == policy.DriverKVM:
+		s.Machine = machineStatus(answer, ok)
 	}
 	return s
+}
+
+// directorStatus is the last word of a director; ok says whether there is one.
+func directorStatus(answer directorAnswer, ok bool) *api.Director {
+	out := &api.Director{}
+	if !ok {
+		return out
+	}
+	out.Answering, out.InForce, out.Seen = answer.answers(), answer.inForce, answer.seen
+	out.Neighbors, out.Error = answer.status.Announce.Full4+answer.status.Announce.Full6, answer.problem()
+	return out
+}
+
+// machineStatus is the last word of a real server that is a virtual machine; ok says whether there is one.
+func machineStatus(answer directorAnswer, ok bool) *api.Machine {
+	out := &api.Machine{}
+	if !ok {
+		return out
+	}
+	out.Answering, out.InForce, out.Seen, out.Error = answer.answers(), answer.inForce, answer.seen, answer.problem()
+	if s := answer.status.Server; s != nil {
+		out.Running, out.Restarts, out.Ended = s.Running, s.Restarts, s.Ended
+	}
+	return out
 }
 
 // serviceStatus is what a director of this blade says that it balances.

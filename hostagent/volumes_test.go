@@ -77,6 +77,8 @@ func (n *newest) Resolve(name string, _ policy.Driver) (string, error) {
 	return name + "-" + n.digest, nil
 }
 
+func (*newest) Fits(string, policy.Role) error { return nil }
+
 // guestAgent is an agent whose guests are all running, and nothing else.
 func guestAgent(t *testing.T) (*Agent, *memory, *newest) {
 	t.Helper()

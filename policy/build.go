@@ -260,8 +260,8 @@ func buildRealServer(e *entry[GuestName, realServerDoc]) RealServer {
 	d := &e.Value
 	g := RealServer{
 		Name: e.Name, Blade: d.Blade.V, Image: string(d.Image.V), Memory: int64(d.Memory.or(defaultMemory)), CPUs: d.CPUs.or(1), Drain: d.Drain.V,
-		Privileged: d.Privileged.V,
-		Eth0:       buildAttachment(d.Eth0), Eth1: buildAttachment(d.Eth1), Pos: e.Pos, macs: macsOf(e.Name), doc: d,
+		Driver: d.Driver.or(DriverLXC), Privileged: d.Privileged.V,
+		Eth0: buildAttachment(d.Eth0), Eth1: buildAttachment(d.Eth1), Pos: e.Pos, macs: macsOf(e.Name), doc: d,
 		Volumes: built(d.Volumes, buildVolume),
 	}
 	if d.Serves != nil {

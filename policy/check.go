@@ -163,7 +163,7 @@ func (c *checker) identities() {
 			}
 			macs[mac] = g
 		}
-		if g.Role != RoleDirector {
+		if g.Driver != DriverKVM {
 			continue
 		}
 		id := cid{g.Blade, CIDOf(g.Name)}

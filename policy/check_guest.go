@@ -249,6 +249,7 @@ func (c *checker) realServers() {
 			c.warnf(g.Pos, "", "%s serves nothing", of)
 		}
 		c.volumes(of, g.Volumes)
+		c.machine(of, g)
 		for _, s := range g.Serves {
 			x := known(c, c.f.index.services, at[ServiceName]{s.Service, s.Pos}, "service", of)
 			if x != nil && b != nil && c.mixed(x.Zone, b.Zone) {
@@ -277,6 +278,20 @@ func (c *checker) volumes(of string, list []VolumeEntry) {
 					"%s: volume %s at %s lies inside volume %s", of, inner.Name, inner.Path, outer.Name)
 			}
 		}
+	}
+}
+
+// machine refuses what only a container has for a real server that is a virtual machine.
+func (c *checker) machine(of string, g *RealServer) {
+	if g.Driver != DriverKVM {
+		return
+	}
+	if p := g.doc.Privileged; g.Privileged {
+		c.clash(p.Pos, g.doc.Driver.Pos, "its driver", "leave it out: a virtual machine has a kernel of its own", "%s: privileged is for containers", of)
+	}
+	for _, v := range g.Volumes {
+		c.clash(v.Pos, g.doc.Driver.Pos, "its driver", "driver: lxc, or data that lives elsewhere: the disk of a virtual machine is made anew with each newer image",
+			"%s: volume %s: volumes are for containers", of, v.Name)
 	}
 }
 

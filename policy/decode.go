@@ -390,6 +390,8 @@ func parseScalar(v any, text string, plain bool, f field) *problem {
 		return word(v, text, "role of a network", string(NetworkUplink), string(NetworkService), string(NetworkReturn))
 	case *Mode:
 		return word(v, text, "mode", string(ModeLocality), string(ModeSurvive), string(ModeSpread))
+	case *Driver:
+		return word(v, text, "driver", string(DriverKVM), string(DriverLXC))
 	case *scheduler:
 		return word(v, text, "scheduler", schedulers...)
 	case *recordType:

@@ -168,13 +168,19 @@ func (d *deriver) director(g *Director, b *balancing) Guest {
 }
 
 func (d *deriver) realServer(g *RealServer) Guest {
-	serves := d.serves(g.Name)
-	return Guest{
-		Name: g.Name, Role: RoleRealServer, Driver: DriverLXC, Image: g.Image, Memory: g.Memory, CPUs: g.CPUs, Privileged: g.Privileged,
-		Ports: d.ports(g.guest(), DriverLXC), Serves: serves,
-		Inside: d.inside(g.guest(), serves, realServerSysctls(g.Privileged)), Drained: g.Drain, Pos: g.Pos,
-		Volumes: volumesOf(g),
+	serves, sysctls := d.serves(g.Name), insideSysctls()
+	out := Guest{
+		Name: g.Name, Role: RoleRealServer, Driver: g.Driver, Image: g.Image, Memory: g.Memory, CPUs: g.CPUs, Privileged: g.Privileged,
+		Ports: d.ports(g.guest(), g.Driver), Serves: serves, Drained: g.Drain, Pos: g.Pos, Volumes: volumesOf(g),
 	}
+	switch {
+	case g.Driver == DriverKVM:
+		out.CID = CIDOf(g.Name)
+	case !g.Privileged:
+		sysctls = append(sysctls, unprivilegedSysctls()...)
+	}
+	out.Inside = d.inside(g.guest(), serves, sysctls)
+	return out
 }
 
 func volumesOf(g *RealServer) []Volume {
@@ -264,11 +270,8 @@ func directorSysctls() []Sysctl {
 	return append(insideSysctls(), Sysctl{"net/ipv4/ip_forward", "0"})
 }
 
-// realServerSysctls also let a container's servers have low ports and send pings. Its network namespace is the host's, where
+// unprivilegedSysctls let a container's servers have low ports and send pings. Its network namespace is the host's, where
 // capabilities of a user namespace of its own count for nothing.
-func realServerSysctls(privileged bool) []Sysctl {
-	if privileged {
-		return insideSysctls()
-	}
-	return append(insideSysctls(), Sysctl{"net/ipv4/ip_unprivileged_port_start", "0"}, Sysctl{"net/ipv4/ping_group_range", "0 2147483647"})
+func unprivilegedSysctls() []Sysctl {
+	return []Sysctl{{"net/ipv4/ip_unprivileged_port_start", "0"}, {"net/ipv4/ping_group_range", "0 2147483647"}}
 }

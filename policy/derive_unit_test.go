@@ -3,6 +3,7 @@ package policy
 import (
 	"fmt"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -224,5 +225,30 @@ func TestRoutes(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// A virtual machine gets taps and an identifier for its helper, and needs no sysctl that stands in for a capability.
+func TestDeriveRealServerInAMachine(t *testing.T) {
+	guest := func(f *Fleet) Guest {
+		b := mustDerive(t, f, "b1")
+		i := slices.IndexFunc(b.Guests, func(g Guest) bool { return g.Name == "w1" })
+		return b.Guests[i]
+	}
+	box, machine := guest(changed(t)), guest(changed(t, "w1: {blade: b1,", "w1: {blade: b1, driver: kvm,"))
+	if box.Driver != DriverLXC || box.CID != 0 || machine.Driver != DriverKVM || machine.CID != CIDOf("w1") {
+		t.Errorf("%s %d, %s %d", box.Driver, box.CID, machine.Driver, machine.CID)
+	}
+	for _, p := range machine.Ports {
+		if p.Driver != DriverKVM {
+			t.Errorf("port %s: %s", p.Name, p.Driver)
+		}
+	}
+	if diff := cmp.Diff(insideSysctls(), machine.Inside.Sysctls); diff != "" {
+		t.Errorf("sysctls (-want +got):\n%s", diff)
+	}
+	box.Inside.Sysctls, machine.Inside.Sysctls = nil, nil
+	if !reflect.DeepEqual(box.Inside, machine.Inside) {
+		t.Errorf("all else inside is not the same: container %+v, machine %+v", box.Inside, machine.Inside)
 	}
 }

@@ -171,6 +171,7 @@ type VolumeEntry struct {
 type RealServer struct {
 	Name       GuestName
 	Blade      BladeName
+	Driver     Driver
 	Image      string
 	Memory     int64
 	CPUs       int

@@ -40,7 +40,7 @@ const (
 	endCID   = 1 << 31
 )
 
-// CIDOf derives a director's vsock context identifier, from 0x10000 up and below 2^31, from its name.
+// CIDOf derives a virtual machine's vsock context identifier, from 0x10000 up and below 2^31, from its name.
 func CIDOf(guest GuestName) uint32 {
 	sum := sha256.Sum256([]byte("cid/" + string(guest)))
 	return firstCID + binary.BigEndian.Uint32(sum[:4])%(endCID-firstCID)
@@ -52,7 +52,7 @@ func VLANLink(id VLANID) string { return fmt.Sprintf("vlan%d", id) }
 // BridgeName names the bridge of a VLAN: br120.
 func BridgeName(id VLANID) string { return fmt.Sprintf("br%d", id) }
 
-// NamespacePath is where the host pins a real server's network namespace.
+// NamespacePath is where the host pins a container's network namespace.
 func NamespacePath(guest GuestName) string { return "/run/bladenet/netns/" + string(guest) }
 
 // LinkLocal is the IPv6 link-local address that a kernel makes of a MAC by modified EUI-64 (RFC 4291, appendix A).

@@ -77,12 +77,13 @@ func (f *Fleet) RealServer(name GuestName) *RealServer { return f.index.realServ
 
 // GuestEntry is what directors and real servers have in common.
 type GuestEntry struct {
-	Name  GuestName
-	Role  Role
-	Blade BladeName
-	Eth0  Attachment
-	Eth1  Attachment
-	Pos   Pos
+	Name   GuestName
+	Role   Role
+	Driver Driver
+	Blade  BladeName
+	Eth0   Attachment
+	Eth1   Attachment
+	Pos    Pos
 
 	macs [2]MAC // of eth0 and eth1
 }
@@ -116,11 +117,11 @@ func (f *Fleet) Guests() []GuestEntry {
 }
 
 func (d *Director) guest() GuestEntry {
-	return GuestEntry{Name: d.Name, Role: RoleDirector, Blade: d.Blade, Eth0: d.Eth0, Eth1: d.Eth1, Pos: d.Pos, macs: d.macs}
+	return GuestEntry{Name: d.Name, Role: RoleDirector, Driver: DriverKVM, Blade: d.Blade, Eth0: d.Eth0, Eth1: d.Eth1, Pos: d.Pos, macs: d.macs}
 }
 
 func (s *RealServer) guest() GuestEntry {
-	return GuestEntry{Name: s.Name, Role: RoleRealServer, Blade: s.Blade, Eth0: s.Eth0, Eth1: s.Eth1, Pos: s.Pos, macs: s.macs}
+	return GuestEntry{Name: s.Name, Role: RoleRealServer, Driver: s.Driver, Blade: s.Blade, Eth0: s.Eth0, Eth1: s.Eth1, Pos: s.Pos, macs: s.macs}
 }
 
 // at reports whether the network is carried to a site.

@@ -121,6 +121,8 @@ func scalarSchema(v any, tag reflect.StructTag) schemaNode {
 		return enum(string(NetworkUplink), string(NetworkService), string(NetworkReturn))
 	case Mode:
 		return enum(string(ModeLocality), string(ModeSurvive), string(ModeSpread))
+	case Driver:
+		return enum(string(DriverKVM), string(DriverLXC))
 	case scheduler:
 		return enum(schedulers...)
 	case recordType:

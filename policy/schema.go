@@ -48,7 +48,7 @@ type document struct {
 	Blades      entries[BladeName, bladeDoc]      `yaml:"blades" doc:"Virtualization hosts, by name."`
 	Services    entries[ServiceName, serviceDoc]  `yaml:"services" doc:"What users reach, by name."`
 	Directors   entries[GuestName, directorDoc]   `yaml:"directors" doc:"Load balancers, KVM guests, by name."`
-	RealServers entries[GuestName, realServerDoc] `yaml:"realservers" doc:"Nodes that answer, LXC guests, by name."`
+	RealServers entries[GuestName, realServerDoc] `yaml:"realservers" doc:"Nodes that answer, LXC or KVM guests, by name."`
 	Rules       entries[ruleName, ruleDoc]        `yaml:"rules" doc:"What may speak with what beside VIP traffic, by name. What no rule allows is dropped."`
 	Hosts       entries[ruleName, hostDoc]        `yaml:"hosts" doc:"What may reach the management address of the blades, by name."`
 	Alerts      []alertDoc                        `yaml:"alerts" doc:"Where alerts are sent."`
@@ -169,6 +169,7 @@ type directorDoc struct {
 
 type realServerDoc struct {
 	Blade      at[BladeName]                   `yaml:"blade,required" doc:"Where it runs."`
+	Driver     at[Driver]                      `yaml:"driver" doc:"What runs it: lxc, a container; kvm, a virtual machine, for software that needs a kernel of its own. Its image is built for the same." default:"lxc"`
 	Image      at[imageName]                   `yaml:"image,required" doc:"Base image."`
 	Memory     at[Size]                        `yaml:"memory" doc:"Memory." default:"512MiB"`
 	CPUs       at[int]                         `yaml:"cpus" doc:"Processors." default:"1" min:"1" max:"256"`

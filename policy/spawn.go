@@ -2,6 +2,7 @@ package policy
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -18,6 +19,7 @@ type SpawnRequest struct {
 	Zone     ZoneName      `json:"zone,omitempty"`     // for a director; a real server's follows from its services
 	Services []ServiceName `json:"services,omitempty"` // real servers only
 	Weight   int           `json:"weight,omitempty"`   // 0: the default
+	Driver   Driver        `json:"driver,omitempty"`   // empty: the role's own
 	Image    string        `json:"image,omitempty"`
 }
 
@@ -87,6 +89,12 @@ func (a *allocator) named() error {
 	}
 	if a.Role != RoleDirector && a.Role != RoleRealServer {
 		return fmt.Errorf("no such role; one of %s, %s", RoleDirector, RoleRealServer)
+	}
+	switch {
+	case a.Driver != "" && a.Driver != DriverKVM && a.Driver != DriverLXC:
+		return fmt.Errorf("there is no driver %s; one of %s, %s", a.Driver, DriverKVM, DriverLXC)
+	case a.Driver == DriverLXC && a.Role == RoleDirector:
+		return errors.New("a director is a virtual machine: its connection table and its modules are its kernel's")
 	}
 	if a.Weight < 0 || a.Weight > 65535 {
 		return fmt.Errorf("weight %d is out of range, from 0 to 65535", a.Weight)
@@ -316,6 +324,9 @@ func (a *allocator) text(eth0, eth1 *Attachment) (string, error) {
 			return "", fmt.Errorf("name an image: no one image is common to the real servers of %s", a.Services[0])
 		}
 		middle = ", serves: {" + a.serves() + "}"
+		if a.Driver == DriverKVM {
+			middle = ", driver: " + string(DriverKVM) + middle
+		}
 	}
 	if image != "" {
 		middle = ", image: " + plainText(image) + middle

@@ -80,6 +80,7 @@ func TestWords(t *testing.T) {
 		{"spawn realserver r1 --count 0", exitError, "from 1 to 256"},
 		{"destroy -x-", exitUsage, "usage"},
 		{"image build nosuch", exitError, "there are director"},
+		{"image build --driver lxc director", exitError, "for kvm guests only"},
 		{"image burn", exitError, "build, list or remove"},
 		{"status", exitError, "systemctl start bladed"},
 	} {
@@ -290,7 +291,7 @@ func TestRenderGuests(t *testing.T) {
 		if err := os.Mkdir(filepath.Join(store, id), 0o755); err != nil {
 			t.Fatal(err)
 		}
-		text := `{"id": "` + id + `", "name": "` + name + `", "kind": "` + kind + `", "command": ["/sbin/init"]}`
+		text := `{"id": "` + id + `", "name": "` + name + `", "kind": "` + kind + `", "command": [` + map[string]string{"web": `"/sbin/init"`}[name] + `]}`
 		if err := os.WriteFile(filepath.Join(store, id, "image.json"), []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}

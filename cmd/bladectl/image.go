@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/bladenet/bladenet/guests/image"
+	"github.com/bladenet/bladenet/policy"
 )
 
 func imageVerb() verb {
@@ -21,8 +22,9 @@ func imageVerb() verb {
 	v.run = func(ctx context.Context, e env, args []string) error {
 		f := newFlags(e, v).withOutput()
 		store := f.String("store", image.DefaultStore, "`folder` of images")
+		driver := f.String("driver", "", "build for guests of this driver, kvm or lxc (default: what the recipe is for)")
 		recipes := f.String("recipes", "", "`folder` of recipes that stand before the built-in ones")
-		helper := f.String("bladeguest", "", "`path` of the helper for directors (default: beside bladectl)")
+		helper := f.String("bladeguest", "", "`path` of the helper for virtual machines (default: beside bladectl)")
 		mirror := f.String("mirror", "", "apt `source` to build from (default: Debian's own)")
 		fresh := f.Bool("fresh", false, "build again with the newest packages although the recipe has an image")
 		clones := f.String("state", "/var/lib/bladenet", "`folder` whose clones keep their images from being removed")
@@ -37,7 +39,7 @@ func imageVerb() verb {
 			if *mirror != "" {
 				o.Mirrors = []string{*mirror}
 			}
-			return buildImages(ctx, e, s, *recipes, o, names)
+			return imageBuild{store: s, recipes: *recipes, driver: policy.Driver(*driver), options: o}.run(ctx, e, names)
 		case "list":
 			return listImages(f, s)
 		case "remove":
@@ -48,17 +50,25 @@ func imageVerb() verb {
 	return v
 }
 
-func buildImages(ctx context.Context, e env, s image.Store, dir string, o image.Options, names []string) error {
-	recipes, err := image.Recipes(dir)
+// imageBuild is what is built, of what, and how.
+type imageBuild struct {
+	store   image.Store
+	recipes string        // folder; empty: the built-in ones
+	driver  policy.Driver // empty: each recipe's own
+	options image.Options
+}
+
+func (b imageBuild) run(ctx context.Context, e env, names []string) error {
+	recipes, err := image.Recipes(b.recipes)
 	if err != nil {
 		return err
 	}
-	if o.Helper == "" {
+	if b.options.Helper == "" {
 		self, err := os.Executable()
 		if err != nil {
 			return fmt.Errorf("find bladeguest: %w", err)
 		}
-		o.Helper = filepath.Join(filepath.Dir(self), "bladeguest")
+		b.options.Helper = filepath.Join(filepath.Dir(self), "bladeguest")
 	}
 	if len(names) == 0 {
 		return fmt.Errorf("image build: name one or more of %s", strings.Join(sortedNames(recipes), ", "))
@@ -68,13 +78,16 @@ func buildImages(ctx context.Context, e env, s image.Store, dir string, o image.
 		if !ok {
 			return fmt.Errorf("image build %s: no such recipe; there are %s", name, strings.Join(sortedNames(recipes), ", "))
 		}
+		if r, err = r.For(b.driver); err != nil {
+			return fmt.Errorf("image build: %w", err)
+		}
 		begin := time.Now()
-		o.Progress = func(step string, took time.Duration) {
+		b.options.Progress = func(step string, took time.Duration) {
 			if took > 0 {
 				fmt.Fprintf(e.stderr, "%7.2fs  %s: %s  [%.2fs]\n", time.Since(begin).Seconds(), name, step, took.Seconds())
 			}
 		}
-		img, err := image.Build(ctx, r, s, o)
+		img, err := image.Build(ctx, r, b.store, b.options)
 		if err != nil {
 			return err
 		}

@@ -106,6 +106,9 @@ func definition(g policy.Guest, store image.Store, state string) ([]byte, error)
 	if err != nil {
 		return nil, err
 	}
+	if err := store.Fits(id, g.Role); err != nil {
+		return nil, err
+	}
 	img, err := store.Get(id)
 	if err != nil {
 		return nil, err

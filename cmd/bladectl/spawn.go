@@ -20,6 +20,7 @@ func spawnVerb() verb {
 		services := f.String("service", "", "services that a real server serves, joined by commas")
 		site := f.String("site", "", "site of a director")
 		blade := f.String("blade", "", "blade to run on; the one asked where empty")
+		driver := f.String("driver", "", "what runs it: kvm, a virtual machine, or lxc, a container (default: lxc for a real server, kvm for a director)")
 		image := f.String("image", "", "image to clone (default: the one that the other real servers of its services have; director)")
 		weight := f.Int("weight", 0, "weight in its services; 0 means the default of 100")
 		count := f.Int("count", 1, "how many: NAME-1, NAME-2, …")
@@ -31,7 +32,7 @@ func spawnVerb() verb {
 		}
 		r := api.SpawnRequest{
 			Role: policy.Role(words[0]), Blade: policy.BladeName(*blade), Site: policy.SiteName(*site),
-			Image: *image, Weight: *weight, DryRun: *dryRun, Keep: *keep,
+			Driver: policy.Driver(*driver), Image: *image, Weight: *weight, DryRun: *dryRun, Keep: *keep,
 		}
 		if r.Role != policy.RoleDirector && r.Role != policy.RoleRealServer {
 			return fmt.Errorf("spawn %q: a guest is a director or a realserver", words[0])

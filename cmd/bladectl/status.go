@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -121,8 +122,28 @@ func writeGuests(w io.Writer, guests []api.Guest) {
 				state += fmt.Sprintf(", %d adjacencies", d.Neighbors)
 			}
 		}
+		if m := g.Machine; m != nil && g.Held == "" {
+			state += machineWords(*m)
+		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", g.Name, g.Role, g.Driver, g.Image, state, strings.Join(g.Addresses, " "))
 	}
+}
+
+// machineWords say what a real server in a virtual machine lacks, or how often its service had to be started again.
+func machineWords(m api.Machine) string {
+	switch {
+	case m.Error != "":
+		return ", " + m.Error
+	case !m.Answering:
+		return ", does not answer"
+	case !m.InForce:
+		return ", has an older state"
+	case !m.Running:
+		return ", its service does not run: " + cmp.Or(m.Ended, "not started yet")
+	case m.Restarts > 0:
+		return fmt.Sprintf(", its service was started again %d times: %s", m.Restarts, m.Ended)
+	}
+	return ""
 }
 
 func writeServices(w io.Writer, services []api.Service) {

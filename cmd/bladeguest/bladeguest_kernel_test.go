@@ -75,7 +75,7 @@ func fetch(url string) string {
 const (
 	vip4, vip6 = "203.0.113.10", "2001:db8:5::10"
 	uplink     = 0 // networks of the site, by number
-	service    = 1
+	serving    = 1
 	back       = 2
 )
 
@@ -105,10 +105,10 @@ func newSite(t *testing.T) *site {
 	s.plug("user", "front", uplink)
 	s.plug("user", "back", back)
 	s.plug("dir", "eth0", uplink)
-	s.plug("dir", "eth1", service)
+	s.plug("dir", "eth1", serving)
 	for i, rs := range []string{"rs1", "rs2"} {
 		s.plug(rs, "eth0", back)
-		s.plug(rs, "eth1", service)
+		s.plug(rs, "eth1", serving)
 		s.converge(rs, s.realServer(rs, 21+i))
 	}
 	for dev, n := range map[string]int{"front": uplink, "back": back} {
@@ -158,7 +158,7 @@ func vips() []policy.VIP {
 
 func (s *site) realServer(name string, host int) policy.Inside {
 	return policy.Inside{
-		Hostname: name, VIPs: vips(), Interfaces: []policy.Interface{iface("eth0", back, host), iface("eth1", service, host)},
+		Hostname: name, VIPs: vips(), Interfaces: []policy.Interface{iface("eth0", back, host), iface("eth1", serving, host)},
 		Routes: []policy.Route{
 			{Destination: netip.MustParsePrefix("0.0.0.0/0"), Via: netip.MustParseAddr("10.2.0.1"), Interface: "eth0"},
 			{Destination: netip.MustParsePrefix("::/0"), Via: netip.MustParseAddr("2001:db8:2::1"), Interface: "eth0"},
@@ -262,7 +262,7 @@ func (s *site) ask(n int) map[string]int {
 func (s *site) state() channel.Apply {
 	a := channel.Apply{Revision: "one", Guest: "dir"}
 	a.Inside = policy.Inside{
-		Hostname: "dir", VIPs: vips(), Interfaces: []policy.Interface{iface("eth0", uplink, 11), iface("eth1", service, 11)},
+		Hostname: "dir", VIPs: vips(), Interfaces: []policy.Interface{iface("eth0", uplink, 11), iface("eth1", serving, 11)},
 		Sysctls: []policy.Sysctl{{Key: "net/ipv4/ip_forward", Value: "0"}, {Key: "net/ipv4/conf/eth1/rp_filter", Value: "0"}},
 	}
 	a.Balancer.Sysctls = []policy.Sysctl{{Key: "net/ipv4/vs/sloppy_tcp", Value: "1"}, {Key: "net/ipv4/vs/schedule_icmp", Value: "1"}}
@@ -270,7 +270,7 @@ func (s *site) state() channel.Apply {
 	for i, vip := range []string{vip4, vip6} {
 		v := policy.VirtualService{Service: "www", VIP: netip.MustParseAddr(vip), Protocol: "tcp", Port: 80, Scheduler: "rr", Mode: "spread", Quorum: 1}
 		for j, rs := range []string{"rs1", "rs2"} {
-			address := iface("", service, 21+j).Addresses[i].Addr()
+			address := iface("", serving, 21+j).Addresses[i].Addr()
 			id := "http/" + netip.AddrPortFrom(address, 80).String()
 			v.Destinations = append(v.Destinations, policy.Destination{Guest: policy.GuestName(rs), Address: address, Port: 80, Weight: 100, Check: id})
 			if !checks[id] {

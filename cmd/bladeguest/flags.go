@@ -7,22 +7,29 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 
 	"github.com/bladenet/bladenet/guests/channel"
+	"github.com/bladenet/bladenet/guests/service"
 )
 
 // options are the worker's flags.
 type options struct {
-	State  string // file of the last good state
-	Listen string // vsock:PORT, unix:PATH, tcp:ADDRESS:PORT
-	Run    string // directory for the routing daemons' files and sockets
-	FRR    string // directory of the routing daemons' programs
-	Beat   int    // file descriptor to beat on, 0: none
-	Guard  bool   // the third role: end the routing daemons with the worker
-	Host   bool   // the machine is ours: set its host name
+	State   string // file of the last good state
+	Listen  string // vsock:PORT, unix:PATH, tcp:ADDRESS:PORT
+	Run     string // directory for the routing daemons' files and sockets
+	FRR     string // directory of the routing daemons' programs
+	Beat    int    // file descriptor to beat on, 0: none
+	Guard   bool   // the third role: end the routing daemons with the worker
+	Host    bool   // the machine is ours: set its host name
+	Service string // file that names the service of a real server; a director's machine has none
+	Server  bool   // the machine is a real server's: init runs its service
 }
+
+// serviceState is where init says how the service is, for the worker.
+func (o options) serviceState() string { return filepath.Join(o.Run, "service.json") }
 
 func parse(stderr io.Writer, args []string) (options, error) {
 	var o options
@@ -34,6 +41,8 @@ func parse(stderr io.Writer, args []string) (options, error) {
 	f.StringVar(&o.FRR, "frr", "/usr/lib/frr", "`directory` of the routing daemons' programs")
 	f.IntVar(&o.Beat, "beat", 0, "file `descriptor` to beat on; set by init")
 	f.BoolVar(&o.Host, "machine", false, "the whole machine is ours: set its host name; set by init")
+	f.StringVar(&o.Service, "service", service.File, "`file` that names the service of a real server")
+	f.BoolVar(&o.Server, "server", false, "the machine is a real server's; set by init")
 	f.BoolVar(&o.Guard, "guard", false, "end the process group when standard input ends; set by the worker")
 	if err := f.Parse(args); err != nil {
 		return options{}, err

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"log/slog"
 	"os"
 	"time"
@@ -15,7 +16,7 @@ const (
 	beatEvery   = 500 * time.Millisecond // how often the worker beats, and how often init looks
 	beatsMissed = 40                     // looks without a beat after which the worker counts as hung
 	beatsFrozen = 2                      // the same for one that somebody stopped
-	stopTimeout = 5 * time.Second        // for the worker to withdraw and end when it is told to
+	stopTimeout = 8 * time.Second        // for the worker to withdraw, and a service to end, when they are told to
 	backoffMin  = 250 * time.Millisecond
 	backoffMax  = 10 * time.Second
 	healthyFor  = time.Minute // after so long a run the next restart is at once again
@@ -26,14 +27,15 @@ type worker struct {
 	pid     int
 	started time.Time
 	beats   chan struct{} // one value at most: there was a beat since the last look
+	ready   chan struct{} // one value at most: the network is ready for the service
 	missed  int
 }
 
-// supervise keeps the worker alive and collects every orphan, until somebody wants the machine to end. It returns
-// exitPowerOff or exitReboot.
+// supervise keeps the worker alive, and the service of a real server (nil in a director) from when the worker says that its network is
+// ready. It collects every orphan, until somebody wants the machine to end. It returns exitPowerOff or exitReboot.
 //
 // Looks are counted, not measured: a guest that its host paused, or starved, finds one look to be late, not the worker hung.
-func supervise(log *slog.Logger, args []string, signals <-chan os.Signal, button <-chan struct{}) int {
+func supervise(log *slog.Logger, args []string, svc *program, signals <-chan os.Signal, button <-chan struct{}) int {
 	look := time.NewTicker(beatEvery)
 	defer look.Stop()
 	var w *worker
@@ -43,6 +45,7 @@ func supervise(log *slog.Logger, args []string, signals <-chan os.Signal, button
 	end := func(how int) {
 		if ending == 0 {
 			ending, deadline = how, time.After(stopTimeout)
+			svc.halt(log)
 		}
 		if w != nil {
 			_ = unix.Kill(w.pid, unix.SIGTERM)
@@ -68,6 +71,10 @@ func supervise(log *slog.Logger, args []string, signals <-chan os.Signal, button
 			end(exitPowerOff)
 		case <-look.C:
 			w.look(log)
+		case <-w.isReady():
+			svc.allow(log)
+		case <-svc.due():
+			svc.start(log)
 		case s := <-signals:
 			switch s {
 			case unix.SIGTERM, unix.SIGPWR:
@@ -77,21 +84,22 @@ func supervise(log *slog.Logger, args []string, signals <-chan os.Signal, button
 			}
 		}
 		// Signals coalesce, so children are collected after every event, not one for each SIGCHLD.
-		if status, died := reap(w); died {
-			if how := status.ExitStatus(); ending == 0 && (how == exitPowerOff || how == exitReboot) {
-				ending = how
+		if status, died := reap(log, w, svc); died {
+			if how := status.ExitStatus(); how == exitPowerOff || how == exitReboot {
+				w = nil
+				end(how)
 			}
-			if ending != 0 {
-				return ending
+			if ending == 0 {
+				if time.Since(w.started) > healthyFor {
+					backoff = backoffMin
+				}
+				log.Error("worker ended", "exit", status.ExitStatus(), "signal", status.Signal(), "again_in", backoff)
+				again = time.After(backoff)
+				backoff = min(backoff*2, backoffMax)
 			}
-			if time.Since(w.started) > healthyFor {
-				backoff = backoffMin
-			}
-			log.Error("worker ended", "exit", status.ExitStatus(), "signal", status.Signal(), "again_in", backoff)
-			w, again = nil, time.After(backoff)
-			backoff = min(backoff*2, backoffMax)
+			w = nil
 		}
-		if w == nil && ending != 0 {
+		if w == nil && ending != 0 && !svc.runs() {
 			return ending
 		}
 	}
@@ -121,7 +129,7 @@ func startWorker(args []string) (*worker, error) {
 		r.Close()
 		return nil, err
 	}
-	w := &worker{pid: p.Pid, started: time.Now(), beats: make(chan struct{}, 1)}
+	w := &worker{pid: p.Pid, started: time.Now(), beats: make(chan struct{}, 1), ready: make(chan struct{}, 1)}
 	_ = p.Release()
 	go w.listen(r)
 	return w, nil
@@ -131,14 +139,30 @@ func (w *worker) listen(r *os.File) {
 	defer r.Close()
 	buf := make([]byte, 64)
 	for {
-		if n, err := r.Read(buf); n == 0 || err != nil {
+		n, err := r.Read(buf)
+		if n == 0 || err != nil {
 			return
 		}
-		select {
-		case w.beats <- struct{}{}:
-		default:
+		tell(w.beats)
+		if bytes.IndexByte(buf[:n], beatReady) >= 0 {
+			tell(w.ready)
 		}
 	}
+}
+
+func tell(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// isReady has a value when the worker has said that the network is ready. Without a worker it has none.
+func (w *worker) isReady() <-chan struct{} {
+	if w == nil {
+		return nil
+	}
+	return w.ready
 }
 
 // look kills a worker that missed too many beats. SIGKILL also ends one that was stopped. One that runs is given long: on a busy
@@ -161,8 +185,8 @@ func (w *worker) look(log *slog.Logger) {
 }
 
 // reap collects every child that ended, and says how the worker ended if it was among them. What is left of its routing daemons ends
-// with it, even if their guard does not see to it.
-func reap(w *worker) (unix.WaitStatus, bool) {
+// with it, even if their guard does not see to it; the worker of a real server has no children.
+func reap(log *slog.Logger, w *worker, svc *program) (unix.WaitStatus, bool) {
 	var status, of unix.WaitStatus
 	died := false
 	for {
@@ -173,9 +197,12 @@ func reap(w *worker) (unix.WaitStatus, bool) {
 		if err != nil || pid <= 0 {
 			return of, died
 		}
+		svc.ended(log, pid, status)
 		if w != nil && pid == w.pid {
 			of, died = status, true
-			endOrphans()
+			if svc == nil {
+				endOrphans()
+			}
 		}
 	}
 }

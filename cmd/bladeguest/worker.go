@@ -18,23 +18,61 @@ import (
 	"github.com/bladenet/bladenet/guests/director/announce"
 	"github.com/bladenet/bladenet/guests/director/health"
 	"github.com/bladenet/bladenet/guests/director/ipvs"
+	"github.com/bladenet/bladenet/guests/server"
+	"github.com/bladenet/bladenet/guests/service"
 )
 
 // stuckAfter is how long the controller's loop may be busy with one round before the process stops beating.
 const stuckAfter = 60 * time.Second
+
+// controller is what does a guest's work: a director's or a real server's.
+type controller interface {
+	channel.Handler
+	Run(ctx context.Context) error
+	Alive() time.Time
+}
 
 // work runs the second role until ctx ends or the blade asks for the end of the machine. It returns the exit code.
 func work(ctx context.Context, log *slog.Logger, o options) (int, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var code atomic.Int32
-	table := ipvs.Open("")
-	defer table.Close()
+	end := func(reboot bool) {
+		code.Store(exitPowerOff)
+		if reboot {
+			code.Store(exitReboot)
+		}
+		// The answer to the blade is on its way; what ends the connection may wait for it.
+		time.AfterFunc(200*time.Millisecond, cancel)
+	}
+	var c controller
+	var ready <-chan struct{}
+	if o.Server {
+		s := newServer(log, o, end)
+		c, ready = s, s.Ready()
+	} else {
+		table := ipvs.Open("")
+		defer table.Close()
+		c = newDirector(log, o, table, end)
+	}
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	if o.Beat > 0 {
+		syscall.CloseOnExec(o.Beat) // no child of ours beats for us
+		wg.Go(func() { beat(ctx, os.NewFile(uintptr(o.Beat), "beat"), c, ready) })
+	}
+	wg.Go(func() { serve(ctx, log, o.Listen, c) })
+	err := c.Run(ctx)
+	return int(code.Load()), err
+}
+
+func newDirector(log *slog.Logger, o options, table director.Table, end func(reboot bool)) *director.Controller {
 	var hostname func(string) error
 	if o.Host {
 		hostname = setHostname
 	}
-	c := director.New(director.Config{
+	return director.New(director.Config{
 		Log:      log,
 		Store:    director.Store{Path: o.State},
 		Software: "bladenet " + version,
@@ -47,25 +85,23 @@ func work(ctx context.Context, log *slog.Logger, o options) (int, error) {
 		Probe:    health.Try,
 		Program:  health.Script,
 		Hostname: hostname,
-		End: func(reboot bool) {
-			code.Store(exitPowerOff)
-			if reboot {
-				code.Store(exitReboot)
-			}
-			// The answer to the blade is on its way; what ends the connection may wait for it.
-			time.AfterFunc(200*time.Millisecond, cancel)
-		},
+		End:      end,
 	})
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	defer cancel()
-	if o.Beat > 0 {
-		syscall.CloseOnExec(o.Beat) // no child of ours beats for us
-		wg.Go(func() { beat(ctx, os.NewFile(uintptr(o.Beat), "beat"), c) })
-	}
-	wg.Go(func() { serve(ctx, log, o.Listen, c) })
-	err := c.Run(ctx)
-	return int(code.Load()), err
+}
+
+func newServer(log *slog.Logger, o options, end func(reboot bool)) *server.Controller {
+	return server.New(server.Config{
+		Log:      log,
+		Store:    director.Store{Path: o.State},
+		Software: "bladenet " + version,
+		Place:    director.Namespace{},
+		Hostname: setHostname,
+		Service: func() (channel.ServerStatus, error) {
+			s, err := service.LoadState(o.serviceState())
+			return channel.ServerStatus(s), err
+		},
+		End: end,
+	})
 }
 
 func setHostname(name string) error {
@@ -79,7 +115,7 @@ func setHostname(name string) error {
 }
 
 // serve listens for the blade, again and again: the transport's module may be loaded later than this program.
-func serve(ctx context.Context, log *slog.Logger, where string, c *director.Controller) {
+func serve(ctx context.Context, log *slog.Logger, where string, c channel.Handler) {
 	said := ""
 	for ctx.Err() == nil {
 		l, err := listen(where)
@@ -98,14 +134,21 @@ func serve(ctx context.Context, log *slog.Logger, where string, c *director.Cont
 	}
 }
 
-// beat tells init that this process runs and that its loop comes round.
-func beat(ctx context.Context, f *os.File, c *director.Controller) {
+// What a worker tells init: that its loop comes round, and that the machine's network is ready for its service.
+const (
+	beatAlive = '.'
+	beatReady = 'r'
+)
+
+// beat tells init that this process runs and that its loop comes round, and as soon as ready is closed also that.
+func beat(ctx context.Context, f *os.File, c controller, ready <-chan struct{}) {
 	defer f.Close()
 	tick := time.NewTicker(beatEvery)
 	defer tick.Stop()
+	word := byte(beatAlive)
 	for {
 		if time.Since(c.Alive()) < stuckAfter {
-			if _, err := f.Write([]byte{'.'}); err != nil {
+			if _, err := f.Write([]byte{word}); err != nil {
 				return
 			}
 		}
@@ -113,6 +156,8 @@ func beat(ctx context.Context, f *os.File, c *director.Controller) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+		case <-ready:
+			word, ready = beatReady, nil
 		}
 	}
 }

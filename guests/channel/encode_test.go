@@ -39,13 +39,14 @@ func status() Status {
 			}},
 		}},
 		Announce: AnnounceStatus{Protocol: "ospf", Daemons: []DaemonStatus{{Name: "zebra", Alive: true, Restarts: 2}}, Full4: 1, Full6: 1, Error: "e"},
+		Server:   &ServerStatus{Running: true, Restarts: 3, Ended: "exit status 1"},
 		Omitted:  4,
 	}
 }
 
 func TestRoundTrip(t *testing.T) {
 	apply := Apply{
-		Revision: "abc", Guest: "dir",
+		Revision: "abc", Guest: "dir", Role: policy.RoleDirector,
 		Inside: policy.Inside{Hostname: "dir", VIPs: []policy.VIP{{Address: vip(), Services: []policy.ServiceName{"www"}}}},
 		Balancer: policy.Balancer{
 			Services: []policy.VirtualService{{Service: "www", VIP: vip(), Protocol: "tcp", Port: 443, Destinations: []policy.Destination{}}},
@@ -111,6 +112,7 @@ func TestDecodeReplyRefuses(t *testing.T) {
 		"too many daemons":       frame(`{"status":{"announce":{"daemons":[` + many(`{"name":"x"}`, maxDaemons+1) + `]}}}`),
 		"announcing by magic":    frame(`{"status":{"announce":{"protocol":"magic"}}}`),
 		"negative adjacencies":   frame(`{"status":{"announce":{"full4":-1}}}`),
+		"negative restarts":      frame(`{"status":{"server":{"restarts":-1}}}`),
 		"negative omitted":       frame(`{"status":{"omitted":-1}}`),
 		"too many checks":        frame(`{"status":{"checks":99999999}}`),
 	} {
@@ -161,7 +163,7 @@ func TestReplyIsPrintable(t *testing.T) {
 	s.VIPs[0].Reason = nasty
 	s.Services[0].Service = policy.ServiceName(nasty)
 	s.Services[0].Destinations[0].Guest, s.Services[0].Destinations[0].Reason = policy.GuestName(nasty), nasty
-	s.Announce.Error, s.Announce.Daemons[0].Name = nasty, nasty
+	s.Announce.Error, s.Announce.Daemons[0].Name, s.Server.Ended = nasty, nasty, nasty
 	s.Uptime = -1
 	s.Services[0].Destinations[0].Since = time.Date(1, 1, 1, 0, 0, 0, 0, time.FixedZone("x", 3600))
 	body, err := json.Marshal(Reply{Status: &s, Error: nasty, Hello: &Hello{Software: nasty}})
@@ -217,6 +219,9 @@ func checkReply(t *testing.T, r Reply) {
 		}
 	}
 	text("announce error", s.Announce.Error, maxText)
+	if s.Server != nil {
+		text("end of the service", s.Server.Ended, maxText)
+	}
 	for _, d := range s.Announce.Daemons {
 		text("daemon", d.Name, maxName)
 	}

@@ -78,6 +78,12 @@ func (s *Status) sanitise() error {
 			return err
 		}
 	}
+	if s.Server != nil {
+		s.Server.Ended = clean(s.Server.Ended, maxText)
+		if err := inRange("restarts", s.Server.Restarts, 1<<30); err != nil {
+			return err
+		}
+	}
 	return s.Announce.sanitise()
 }
 

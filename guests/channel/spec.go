@@ -59,8 +59,9 @@ type Hello struct {
 type Apply struct {
 	Revision string           `json:"revision"`
 	Guest    policy.GuestName `json:"guest"`
+	Role     policy.Role      `json:"role"` // a guest whose image is for another role says so in its status
 	Inside   policy.Inside    `json:"inside"`
-	Balancer policy.Balancer  `json:"balancer"`
+	Balancer policy.Balancer  `json:"balancer"` // directors only
 }
 
 // Query asks for a Status.
@@ -85,6 +86,7 @@ type Status struct {
 	VIPs     []VIPStatus      `json:"vips,omitempty"`
 	Services []ServiceStatus  `json:"services,omitempty"`
 	Announce AnnounceStatus   `json:"announce"`
+	Server   *ServerStatus    `json:"server,omitempty"`  // real servers only
 	Omitted  int              `json:"omitted,omitempty"` // destinations left out to fit MaxReply; those that are well go first
 }
 
@@ -151,6 +153,13 @@ type AnnounceStatus struct {
 	Full4    int            `json:"full4"` // neighbours with a full adjacency (OSPFv2) or an established session (BGP, IPv4)
 	Full6    int            `json:"full6"` // the same of OSPFv3 or BGP over IPv6
 	Error    string         `json:"error,omitempty"`
+}
+
+// ServerStatus says how the program of a real server is.
+type ServerStatus struct {
+	Running  bool   `json:"running"`
+	Restarts int    `json:"restarts,omitempty"` // since the machine booted
+	Ended    string `json:"ended,omitempty"`    // how it ended last
 }
 
 // DaemonStatus is one routing daemon.

@@ -169,8 +169,14 @@ func (c *Controller) learn(r health.Result) {
 	}
 }
 
-// Apply takes over a wanted state. It waits a little for the director to reach it; the status says whether it has.
+// Apply takes over a wanted state. It waits a little for the director to reach it; the status says whether it has. A state for another
+// role is not taken, which the status says too.
 func (c *Controller) Apply(ctx context.Context, a channel.Apply) (channel.Status, error) {
+	if a.Role == policy.RoleRealServer {
+		s, err := c.Status(ctx, channel.Query{})
+		s.Error = "its image is a director's: it runs no service"
+		return s, err
+	}
 	c.mu.Lock()
 	c.state = a
 	c.wanted++

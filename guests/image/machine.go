@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/bladenet/bladenet/guests/service"
 )
 
 // fetchKernel is run by mmdebstrap with the tree as its argument while apt still works in it. The kernel is unpacked, not installed:
@@ -45,7 +47,7 @@ func machineSteps(b *build) []namedStep {
 	return []namedStep{{"kernel", b.kernel}, {"initrd", b.initrd}, {"disk", b.disk}}
 }
 
-// kernel unpacks the kernel package, takes the modules that the recipe names and puts the helper in place of init.
+// kernel unpacks the kernel package, takes the modules that the recipe names, puts the helper in place of init and tells it of the service.
 func (b *build) kernel(ctx context.Context) error {
 	unpacked := filepath.Join(b.work, "kernel")
 	debs, err := filepath.Glob(filepath.Join(b.work, "debs", "*.deb"))
@@ -82,6 +84,15 @@ func (b *build) kernel(ctx context.Context) error {
 	defer root.Close()
 	if err := b.lightModprobe(root); err != nil {
 		return err
+	}
+	if len(b.recipe.Command) > 0 {
+		text, err := service.Encode(service.Spec{Command: b.recipe.Command, Halt: b.recipe.Halt})
+		if err != nil {
+			return err
+		}
+		if err := put(root, service.File, text, 0o644); err != nil {
+			return err
+		}
 	}
 	return put(root, "/sbin/bladeguest", b.helper, 0o755)
 }

@@ -1,6 +1,7 @@
 package image
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"embed"
 	"encoding/hex"
@@ -24,7 +25,7 @@ var builtin embed.FS
 // Recipe says what an image is made of.
 type Recipe struct {
 	Name     string        `json:"name"`
-	Kind     policy.Driver `json:"kind"`
+	Kind     policy.Driver `json:"kind"`     // what it is built for, unless somebody asks for the other (For)
 	Suite    string        `json:"suite"`    // Debian suite
 	Packages []string      `json:"packages"` // besides the suite's essential ones
 	Files    []File        `json:"files,omitempty"`
@@ -32,8 +33,8 @@ type Recipe struct {
 	Commands []string      `json:"commands,omitempty"` // run by sh inside the tree, after the files are there
 	Remove   []string      `json:"remove,omitempty"`   // patterns below /, removed last
 
-	Command      []string `json:"command,omitempty"`      // lxc: argument vector of init
-	Halt         string   `json:"halt,omitempty"`         // lxc: signal
+	Command      []string `json:"command,omitempty"`      // argument vector of the service: init of a container, the helper's child in a machine
+	Halt         string   `json:"halt,omitempty"`         // signal that ends it
 	Capabilities []string `json:"capabilities,omitempty"` // lxc: kept besides the driver's own
 
 	Modules []string `json:"modules,omitempty"` // kvm: kernel modules in the root, their dependencies follow
@@ -143,24 +144,53 @@ func (r Recipe) check() error {
 	for _, p := range r.Remove {
 		bad(!inTree(p), "remove %q: not a clean absolute path", p)
 	}
+	bad(len(r.Command) > 0 && !inTree(r.Command[0]), "command %q: not a clean absolute path", r.Command)
+	for _, word := range r.Command {
+		bad(strings.ContainsRune(word, 0), "command %q: a zero byte cannot be an argument", word)
+	}
+	bad(r.Halt != "" && !signalRE.MatchString(r.Halt), "halt %q: not a signal", r.Halt)
+	bad(strings.ContainsAny(r.Cmdline, "\n\x00"), "cmdline: line break")
+	if r.Disk != "" || r.Kind == policy.DriverKVM {
+		_, err := r.diskSize()
+		bad(err != nil, "disk %q: a size like 512MiB, 64MiB to 64GiB", r.Disk)
+	}
 	switch r.Kind {
 	case policy.DriverLXC:
 		bad(len(r.Command) == 0, "a container needs a command")
-		bad(len(r.Command) > 0 && !inTree(r.Command[0]), "command %q: not a clean absolute path", r.Command)
-		for _, word := range r.Command {
-			bad(strings.ContainsRune(word, 0), "command %q: a zero byte cannot be an argument", word)
-		}
-		bad(r.Halt != "" && !signalRE.MatchString(r.Halt), "halt %q: not a signal", r.Halt)
-		bad(r.Cmdline != "" || r.Disk != "" || len(r.Modules) > 0, "modules, disk and cmdline are for kvm")
 	case policy.DriverKVM:
-		_, err := r.diskSize()
-		bad(err != nil, "disk %q: a size like 512MiB, 64MiB to 64GiB", r.Disk)
-		bad(len(r.Command) > 0 || r.Halt != "" || len(r.Capabilities) > 0, "command, halt and capabilities are for lxc")
-		bad(strings.ContainsAny(r.Cmdline, "\n\x00"), "cmdline: line break")
+		bad(r.Halt != "" && len(r.Command) == 0, "halt %s: there is no command that it could end", r.Halt)
+		bad(len(r.Capabilities) > 0, "capabilities are for lxc")
 	default:
 		bad(true, "kind %q: lxc or kvm", r.Kind)
 	}
 	return errors.Join(errs...)
+}
+
+// What a service's machine has where its recipe says nothing else.
+const (
+	machineDisk    = "1GiB"
+	machineCmdline = "console=ttyS0 quiet panic=-1 net.ifnames=0 root=/dev/vda rw init=/sbin/bladeguest"
+)
+
+// machineModules are those that every machine has besides its recipe's: network, entropy, the helper's channel, the power button.
+var machineModules = []string{"virtio_net", "virtio_rng", "vmw_vsock_virtio_transport", "button", "evdev"}
+
+// machinePackages are what a machine's build and start need of its tree.
+var machinePackages = []string{"kmod"}
+
+// For is the recipe for guests of a driver: as it stands for those of its kind, and for machines what a container's recipe makes with a
+// kernel around its service.
+func (r Recipe) For(driver policy.Driver) (Recipe, error) {
+	switch {
+	case driver == r.Kind || driver == "":
+		return r, nil
+	case driver != policy.DriverKVM:
+		return Recipe{}, fmt.Errorf("recipe %s is for %s guests only: it cannot be built for %q", r.Name, r.Kind, driver)
+	}
+	r.Kind, r.Capabilities = policy.DriverKVM, nil // in a machine of its own root has them all
+	r.Disk, r.Cmdline = cmp.Or(r.Disk, machineDisk), cmp.Or(r.Cmdline, machineCmdline)
+	r.Modules, r.Packages = slices.Concat(machineModules, r.Modules), slices.Concat(machinePackages, r.Packages)
+	return r, nil
 }
 
 func words(bad func(bool, string, ...any), what string, re *regexp.Regexp, list []string) {

@@ -47,13 +47,16 @@ func TestParseRecipe(t *testing.T) {
 		{"no command", strings.Replace(base, "command: [/bin/a]\n", "", 1), []string{"needs a command"}},
 		{"quotes in a command", base[:len(base)-2] + ", 'a\"b c']" + "\n", nil},
 		{"halt", base + "halt: 9\n", []string{"not a signal"}},
-		{"modules of a container", base + "modules: [ip_vs]\n", []string{"for kvm"}},
+		{"modules for a container's machine", base + "modules: [ip_vs]\ndisk: 2GiB\n", nil},
+		{"disk of a container's machine", base + "disk: 1MiB\n", []string{"disk"}},
 		{"certificate", base + "certificates: [{cert: a, key: /b, names: []}]\n", []string{"not clean", "no names"}},
 		{"kind", strings.Replace(base, "lxc", "xen", 1), []string{"lxc or kvm"}},
 		{"disk", "name: a\nkind: kvm\nsuite: bookworm\ndisk: 1MiB\n", []string{"disk"}},
 		{"huge disk", "name: a\nkind: kvm\nsuite: bookworm\ndisk: 99999999GiB\n", []string{"disk"}},
 		{"machine", "name: a\nkind: kvm\nsuite: bookworm\ndisk: 64MiB\n", nil},
-		{"machine with a command", "name: a\nkind: kvm\nsuite: bookworm\ndisk: 64MiB\ncommand: [/a]\n", []string{"for lxc"}},
+		{"machine with a command", "name: a\nkind: kvm\nsuite: bookworm\ndisk: 64MiB\ncommand: [/a]\nhalt: SIGQUIT\n", nil},
+		{"machine with a signal for nobody", "name: a\nkind: kvm\nsuite: bookworm\ndisk: 64MiB\nhalt: SIGQUIT\n", []string{"no command"}},
+		{"machine with capabilities", "name: a\nkind: kvm\nsuite: bookworm\ndisk: 64MiB\ncapabilities: [kill]\n", []string{"for lxc"}},
 		{"all at once", "name: A\nkind: lxc\nsuite: B\ncommand: [a]\n", []string{"name", "suite", "command"}},
 	}
 	for _, c := range cases {
@@ -74,6 +77,36 @@ func TestParseRecipe(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A container's recipe makes a machine too; a machine's makes no container.
+func TestRecipeFor(t *testing.T) {
+	recipes, err := Recipes("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"web", "dns", "ldap", "proxy"} {
+		own := recipes[name]
+		if got, err := own.For(policy.DriverLXC); err != nil || got.Kind != policy.DriverLXC || len(got.Modules) > 0 {
+			t.Errorf("%s for its own driver: %+v, %v", name, got, err)
+		}
+		machine, err := own.For(policy.DriverKVM)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := machine.check(); err != nil || machine.Kind != policy.DriverKVM || !slices.Equal(machine.Command, own.Command) ||
+			!slices.Contains(machine.Modules, "virtio_net") || machine.Cmdline == "" || len(machine.Capabilities) > 0 {
+			t.Errorf("%s for machines: %+v, %v", name, machine, err)
+		}
+		before, _ := own.digest(nil)
+		after, _ := machine.digest(nil)
+		if before == after {
+			t.Errorf("%s: the two have one digest", name)
+		}
+	}
+	if _, err := recipes["director"].For(policy.DriverLXC); err == nil || !strings.Contains(err.Error(), "for kvm guests only") {
+		t.Errorf("director for containers: %v", err)
 	}
 }
 

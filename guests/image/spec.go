@@ -21,9 +21,10 @@ type Image struct {
 	Created time.Time     `json:"created"`
 	Size    int64         `json:"size"` // bytes on disk
 
+	Command []string `json:"command,omitempty"` // the service's argument vector: init of a container, none in a director
+	Halt    string   `json:"halt,omitempty"`    // signal that ends Command gracefully, SIGTERM when empty
+
 	// Containers.
-	Command      []string `json:"command,omitempty"`      // init's argument vector
-	Halt         string   `json:"halt,omitempty"`         // signal that ends Command gracefully, SIGTERM when empty
 	Capabilities []string `json:"capabilities,omitempty"` // kept in addition to the driver's own short list
 
 	// Machines.

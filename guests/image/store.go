@@ -69,30 +69,50 @@ func (s Store) List() ([]Image, error) {
 	return out, nil
 }
 
-// Latest returns the newest image of a name, or an error that says how to get one.
-func (s Store) Latest(name string) (Image, error) {
+// Latest returns the newest image of a name for a driver, or an error that says how to get one.
+func (s Store) Latest(name string, driver policy.Driver) (Image, error) {
 	images, err := s.List()
 	if err != nil {
 		return Image{}, err
 	}
+	other := policy.Driver("")
 	for _, i := range images {
-		if i.Name == name {
+		if i.Name != name {
+			continue
+		}
+		if i.Kind == driver {
 			return i, nil
 		}
+		other = i.Kind
 	}
-	return Image{}, fmt.Errorf("image %q is not in the store %s: bladectl image build %s", name, s.Dir, name)
+	build := "bladectl image build " + name
+	if driver == policy.DriverKVM { // a recipe for containers is one for machines too
+		build = "bladectl image build --driver kvm " + name
+	}
+	if other != "" {
+		return Image{}, fmt.Errorf("image %q is for %s guests, this one is %s: %s", name, other, driver, build)
+	}
+	return Image{}, fmt.Errorf("image %q is not in the store %s: %s", name, s.Dir, build)
 }
 
 // Resolve returns the identity of the newest image of a name, for a driver.
 func (s Store) Resolve(name string, driver policy.Driver) (string, error) {
-	i, err := s.Latest(name)
-	if err != nil {
-		return "", err
+	i, err := s.Latest(name, driver)
+	return i.ID, err
+}
+
+// Fits says why an image is of no use to guests of a role: what it runs by itself is a service or a director.
+func (s Store) Fits(id string, role policy.Role) error {
+	i, err := s.Get(id)
+	switch {
+	case err != nil:
+		return err
+	case role == policy.RoleRealServer && len(i.Command) == 0:
+		return fmt.Errorf("image %q runs no service: it is for directors", i.Name)
+	case role == policy.RoleDirector && len(i.Command) > 0:
+		return fmt.Errorf("image %q runs a service: it is for real servers", i.Name)
 	}
-	if i.Kind != driver {
-		return "", fmt.Errorf("image %q is for %s guests, this one is %s", name, i.Kind, driver)
-	}
-	return i.ID, nil
+	return nil
 }
 
 // Remove deletes an image unless used names it; used maps an identity to the guests that stand on it (see Used).

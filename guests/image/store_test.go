@@ -40,6 +40,40 @@ func ids(images []Image) (out []string) {
 	return out
 }
 
+// Directors run no service, and real servers nothing else.
+func TestFits(t *testing.T) {
+	s := Store{Dir: t.TempDir()}
+	add(t, s, "director-cccccccccccc", policy.DriverKVM, time.Now())
+	add(t, s, "web-dddddddddddd", policy.DriverKVM, time.Now())
+	i, err := s.Get("web-dddddddddddd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	i.Command = []string{"/usr/sbin/nginx"}
+	text, err := json.Marshal(i)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(i.Dir(), "image.json"), text, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		id   string
+		role policy.Role
+		want string
+	}{
+		{"web-dddddddddddd", policy.RoleRealServer, ""},
+		{"director-cccccccccccc", policy.RoleDirector, ""},
+		{"web-dddddddddddd", policy.RoleDirector, "runs a service"},
+		{"director-cccccccccccc", policy.RoleRealServer, "runs no service"},
+		{"web-eeeeeeeeeeee", policy.RoleRealServer, "not in the store"},
+	} {
+		if err := s.Fits(c.id, c.role); (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s for a %s: %v, want %q", c.id, c.role, err, c.want)
+		}
+	}
+}
+
 func TestStore(t *testing.T) {
 	s := Store{Dir: t.TempDir()}
 	at := time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
@@ -47,6 +81,7 @@ func TestStore(t *testing.T) {
 	add(t, s, "web-000000000000", policy.DriverLXC, at.Add(time.Hour))
 	add(t, s, "web-big-bbbbbbbbbbbb", policy.DriverLXC, at.Add(2*time.Hour))
 	add(t, s, "director-cccccccccccc", policy.DriverKVM, at)
+	add(t, s, "web-dddddddddddd", policy.DriverKVM, at.Add(-time.Hour)) // the same for the other driver
 	// None of these is an image.
 	for _, dir := range []string{".build-web-123", ".remove-web-dddddddddddd", "web", "web-DDDDDDDDDDDD", "web-eeeeeeeeeeee"} {
 		if err := os.Mkdir(filepath.Join(s.Dir, dir), 0o755); err != nil {
@@ -57,7 +92,7 @@ func TestStore(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"director-cccccccccccc", "web-000000000000", "web-aaaaaaaaaaaa", "web-big-bbbbbbbbbbbb"}
+	want := []string{"director-cccccccccccc", "web-000000000000", "web-aaaaaaaaaaaa", "web-dddddddddddd", "web-big-bbbbbbbbbbbb"}
 	if diff := cmp.Diff(want, ids(images)); diff != "" {
 		t.Errorf("list (-want +got):\n%s", diff)
 	}
@@ -70,7 +105,8 @@ func TestStore(t *testing.T) {
 		{"web", policy.DriverLXC, "web-000000000000", ""},
 		{"web-big", policy.DriverLXC, "web-big-bbbbbbbbbbbb", ""},
 		{"director", policy.DriverKVM, "director-cccccccccccc", ""},
-		{"director", policy.DriverLXC, "", "is for kvm guests, this one is lxc"},
+		{"director", policy.DriverLXC, "", "is for kvm guests, this one is lxc: bladectl image build director"},
+		{"web", policy.DriverKVM, "web-dddddddddddd", ""},
 		{"dns", policy.DriverLXC, "", `image "dns" is not in the store ` + s.Dir + `: bladectl image build dns`},
 	} {
 		got, err := s.Resolve(c.name, c.driver)
@@ -91,7 +127,7 @@ func TestStoreThatIsNotThere(t *testing.T) {
 	if images, err := s.List(); err != nil || len(images) > 0 {
 		t.Errorf("list: %v, %v", images, err)
 	}
-	if _, err := s.Latest("web"); err == nil || !strings.Contains(err.Error(), "bladectl image build web") {
+	if _, err := s.Latest("web", policy.DriverLXC); err == nil || !strings.Contains(err.Error(), "bladectl image build web") {
 		t.Errorf("latest: %v", err)
 	}
 }

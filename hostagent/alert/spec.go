@@ -20,6 +20,7 @@ const (
 	ServiceDown    Kind = "service-down"     // fewer real servers are up than its quorum needs
 	VIPWithdrawn   Kind = "vip-withdrawn"    // no service of it answers at that director
 	DirectorSilent Kind = "director-silent"  // its helper does not answer the blade
+	GuestSilent    Kind = "guest-silent"     // a real server in a virtual machine: its helper does not answer the blade
 	Limited        Kind = "guest-limited"    // one of its ports loses packets to a limit
 	Waiting        Kind = "waiting"          // the blade is not as its policy says, and why
 )
@@ -42,7 +43,7 @@ type Alert struct {
 	RealServer policy.GuestName   `json:"real_server,omitempty"`
 	Site       policy.SiteName    `json:"site,omitempty"` // of the real server, else of the director
 	Director   policy.GuestName   `json:"director,omitempty"`
-	Guest      policy.GuestName   `json:"guest,omitempty"`  // that is limited
+	Guest      policy.GuestName   `json:"guest,omitempty"`  // that is limited or silent
 	Object     string             `json:"object,omitempty"` // its port, or that of a waiting step
 	Reason     string             `json:"reason,omitempty"`
 	Since      time.Time          `json:"since"`
@@ -106,6 +107,8 @@ func (a Alert) String() string {
 		fmt.Fprintf(&b, "VIP%s: withdrawn by director %s (%s)", strings.TrimPrefix(where, " at"), a.Director, a.Site)
 	case DirectorSilent:
 		fmt.Fprintf(&b, "director %s (%s): does not answer its blade", a.Director, a.Site)
+	case GuestSilent:
+		fmt.Fprintf(&b, "guest %s (%s): does not answer its blade", a.Guest, a.Site)
 	case Limited:
 		fmt.Fprintf(&b, "guest %s (%s): %s loses packets to a limit", a.Guest, a.Site, a.Object)
 	default:

@@ -131,6 +131,7 @@ type SpawnRequest struct {
 	Site     policy.SiteName      `json:"site,omitempty"`
 	Services []policy.ServiceName `json:"services,omitempty"`
 	Weight   int                  `json:"weight,omitempty"`
+	Driver   policy.Driver        `json:"driver,omitempty"` // empty: the role's own
 	Image    string               `json:"image,omitempty"`
 	DryRun   bool                 `json:"dry_run,omitempty"`
 	Keep     bool                 `json:"keep,omitempty"` // leave what there is when it fails
@@ -303,6 +304,7 @@ type Guest struct {
 	Since      time.Time        `json:"since,omitzero"`
 	Addresses  []string         `json:"addresses"`
 	Director   *Director        `json:"director,omitempty"`
+	Machine    *Machine         `json:"machine,omitempty"` // real servers that are virtual machines
 }
 
 // Director is what a director of this blade last said of itself.
@@ -312,6 +314,17 @@ type Director struct {
 	Seen      time.Time `json:"seen,omitzero"`
 	Error     string    `json:"error,omitempty"`
 	Neighbors int       `json:"neighbors"` // routers with a full adjacency, both families added
+}
+
+// Machine is what a real server that is a virtual machine last said of itself.
+type Machine struct {
+	Answering bool      `json:"answering"`
+	InForce   bool      `json:"in_force"` // it has the network that the blade wants
+	Seen      time.Time `json:"seen,omitzero"`
+	Error     string    `json:"error,omitempty"`
+	Running   bool      `json:"running"`            // its service does
+	Restarts  int       `json:"restarts,omitempty"` // of its service, since the machine booted
+	Ended     string    `json:"ended,omitempty"`    // how its service ended last
 }
 
 // Service is one VIP and port as one director of this blade balances it.

@@ -73,7 +73,7 @@ func newSpawner(ctx context.Context) (*spawner, error) {
 // takeImage copies the image onto the lab's own disk: what the lab shows of the host cannot be mounted with other owners, as unprivileged
 // containers need.
 func (s *spawner) takeImage() error {
-	have, err := (image.Store{Dir: spawnImages}).Latest("web")
+	have, err := (image.Store{Dir: spawnImages}).Latest("web", policy.DriverLXC)
 	if err != nil {
 		return err
 	}
