@@ -81,7 +81,7 @@ func TestWords(t *testing.T) {
 		{"destroy -x-", exitUsage, "usage"},
 		{"image build nosuch", exitError, "there are director"},
 		{"image build --driver lxc director", exitError, "for kvm guests only"},
-		{"image burn", exitError, "build, list or remove"},
+		{"image burn", exitError, "build, list, remove or prune"},
 		{"status", exitError, "systemctl start bladed"},
 	} {
 		got := ctl(t, filepath.Join(t.TempDir(), "none"), strings.Fields(c.args)...)

@@ -16,7 +16,7 @@ import (
 
 func imageVerb() verb {
 	v := verb{
-		name: "image", args: "build|list|remove [NAME...]", brief: "Build, list and remove what guests are cloned from",
+		name: "image", args: "build|list|remove|prune [NAME...]", brief: "Build, list and remove what guests are cloned from; prune removes older builds that no clone needs",
 		example: "bladectl image build director web",
 	}
 	v.run = func(ctx context.Context, e env, args []string) error {
@@ -44,8 +44,10 @@ func imageVerb() verb {
 			return listImages(f, s)
 		case "remove":
 			return removeImages(e, s, *clones, names)
+		case "prune":
+			return pruneImages(e, s, *clones)
 		}
-		return fmt.Errorf("image %q: build, list or remove", words[0])
+		return fmt.Errorf("image %q: build, list, remove or prune", words[0])
 	}
 	return v
 }
@@ -120,8 +122,32 @@ func listImages(f *flags, s image.Store) error {
 	})
 }
 
+// usedImages are the identities on which the clones below a folder stand, with the clones.
+func usedImages(state string) (map[string][]string, error) {
+	return image.Used(filepath.Join(state, "lxc"), filepath.Join(state, "kvm"))
+}
+
+// pruneImages removes older builds that no clone stands on.
+func pruneImages(e env, s image.Store, state string) error {
+	used, err := usedImages(state)
+	if err != nil {
+		return err
+	}
+	unneeded, err := s.Unneeded(used)
+	if err != nil {
+		return err
+	}
+	for _, i := range unneeded {
+		if err := s.Remove(i.ID, used); err != nil {
+			return err
+		}
+		fmt.Fprintf(e.stdout, "%s removed, %d MiB\n", i.ID, i.Size>>20)
+	}
+	return nil
+}
+
 func removeImages(e env, s image.Store, state string, ids []string) error {
-	used, err := image.Used(filepath.Join(state, "lxc"), filepath.Join(state, "kvm"))
+	used, err := usedImages(state)
 	if err != nil {
 		return err
 	}

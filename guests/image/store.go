@@ -141,6 +141,29 @@ func (s Store) Remove(id string, used map[string][]string) error {
 	return nil
 }
 
+// Unneeded lists the images that nobody would miss: older builds on which no clone stands. The newest build of each name for each
+// driver is what the next clone is made of.
+func (s Store) Unneeded(used map[string][]string) ([]Image, error) {
+	images, err := s.List()
+	if err != nil {
+		return nil, err
+	}
+	type build struct {
+		name string
+		kind policy.Driver
+	}
+	var out []Image
+	newest := map[build]bool{}
+	for _, i := range images { // newest first
+		of := build{i.Name, i.Kind}
+		if newest[of] && len(used[i.ID]) == 0 {
+			out = append(out, i)
+		}
+		newest[of] = true
+	}
+	return out, nil
+}
+
 // MarkFile is the file in a guest's folder that holds the identity of the image below its clone.
 const MarkFile = "image"
 

@@ -40,6 +40,24 @@ func ids(images []Image) (out []string) {
 	return out
 }
 
+// What may go are older builds that no clone stands on, of each name and driver.
+func TestUnneeded(t *testing.T) {
+	s := Store{Dir: filepath.Join(t.TempDir(), "images")}
+	if got, err := s.Unneeded(nil); err != nil || len(got) > 0 {
+		t.Errorf("no store: %v, %v", ids(got), err)
+	}
+	at := time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
+	add(t, s, "web-aaaaaaaaaaaa", policy.DriverLXC, at)
+	add(t, s, "web-bbbbbbbbbbbb", policy.DriverLXC, at.Add(time.Hour))
+	add(t, s, "web-cccccccccccc", policy.DriverLXC, at.Add(2*time.Hour))
+	add(t, s, "web-dddddddddddd", policy.DriverKVM, at)
+	add(t, s, "dns-eeeeeeeeeeee", policy.DriverLXC, at)
+	got, err := s.Unneeded(map[string][]string{"web-aaaaaaaaaaaa": {"www-1"}})
+	if diff := cmp.Diff([]string{"web-bbbbbbbbbbbb"}, ids(got)); err != nil || diff != "" {
+		t.Errorf("%v (-want +got):\n%s", err, diff)
+	}
+}
+
 // Directors run no service, and real servers nothing else.
 func TestFits(t *testing.T) {
 	s := Store{Dir: t.TempDir()}
