@@ -74,6 +74,7 @@ type Config struct {
 	Filter  Filter
 	Drivers map[policy.Driver]guests.Driver
 	Images  guests.Images
+	Store   string                                                         // folder of Images, for whoever looks for what is wrong with it; empty: not known
 	Dial    func(ctx context.Context, cid uint32) (*channel.Client, error) // a director's helper
 	Trace   func(ctx context.Context, what nft.Traced, see func(nft.TraceStep)) error
 	Silence time.Duration // a director that answers nothing for so long is started again; 2 min if 0

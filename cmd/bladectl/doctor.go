@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/bladenet/bladenet/guests/image"
 	"github.com/bladenet/bladenet/hostagent/api"
 	"github.com/bladenet/bladenet/hostagent/doctor"
 	"github.com/bladenet/bladenet/policy"
@@ -53,7 +54,7 @@ func examine(ctx context.Context, dir, name string, fix bool) api.Doctor {
 	if name == "" {
 		name, _ = os.Hostname() // a host without a name is no blade of the policy
 	}
-	h := doctor.Host{Policy: dir, State: "/var/lib/bladenet"}
+	h := doctor.Host{Policy: dir, State: "/var/lib/bladenet", Images: image.DefaultStore, Owners: doctor.TryOwners}
 	answer := api.Doctor{Version: api.Version}
 	about := api.Finding{Check: "daemon", Level: api.Doubtful, Message: "bladed does not run: what it alone can try was left out", Remedy: "systemctl start bladed"}
 	if blade, err := bladeOf(dir, name); err != nil {

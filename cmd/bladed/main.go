@@ -139,7 +139,7 @@ func config(o options, filter *nft.Kernel, log *slog.Logger, system notifier) ho
 			policy.DriverKVM: kvm.New(kvm.Options{URI: o.libvirt, Dir: o.state + "/kvm", Images: store}),
 			policy.DriverLXC: lxc.New(lxc.Options{Dir: o.state + "/lxc", Images: store, Namespace: policy.NamespacePath}),
 		},
-		Images: store, Dial: channel.Dial, Trace: filter.Trace, Silence: o.silence,
+		Images: store, Store: store.Dir, Dial: channel.Dial, Trace: filter.Trace, Silence: o.silence,
 		Ready: func() {
 			if err := system.say("READY=1"); err != nil {
 				log.Warn("tell systemd", "err", err)

@@ -20,6 +20,9 @@ type Host struct {
 	Blade  policy.Blade // what the policy wants of it; without a name only what every blade needs is looked at
 	Policy string       // folder of policy files
 	State  string       // folder of the daemon's state
+	Images string       // folder of base images; empty: not known
+
+	Owners func(folder string) error // tries whether files of a folder can be shown with other owners (TryOwners); nil: not tried
 
 	Features func(ctx context.Context) error // tries what the rules need of the kernel; nil: judged by its modules
 	Waiting  []api.Waiting                   // what the daemon cannot do
@@ -52,6 +55,7 @@ func checks() []check {
 		{"libvirt", libvirt},
 		{"cgroups", cgroups},
 		{"user namespaces", userNamespaces},
+		{"owners", owners},
 		{"clock", clock},
 		{"disk", disk},
 		{"agent", agent},

@@ -130,6 +130,12 @@ func TestEachTroubleIsFound(t *testing.T) {
 		{"user namespaces are off", func(f map[string]string, _ *Host) {
 			f["proc/sys/user/max_user_namespaces"] = "0\n"
 		}, "error user namespaces: user.max_user_namespaces is 0: containers need 2"},
+		{"images of one owner", func(_ map[string]string, h *Host) {
+			h.Images, h.Owners = "/var/lib/images", func(string) error { return errOneOwner }
+		}, "error owners: the file system of /var/lib/images ("},
+		{"images of one owner, no container", func(_ map[string]string, h *Host) {
+			h.Images, h.Owners, h.Blade.Guests = "/var/lib/images", func(string) error { return errOneOwner }, nil
+		}, "warning owners: the file system of /var/lib/images ("},
 		{"the daemon waits", func(_ map[string]string, h *Host) {
 			h.Waiting = []api.Waiting{{Step: plan.Step{Object: "domain d1", Reason: "no image"}}}
 		}, "warning agent: domain d1: no image"},
