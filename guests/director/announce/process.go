@@ -18,7 +18,7 @@ import (
 
 // Times of one daemon's life.
 const (
-	restartMin  = 500 * time.Millisecond
+	restartMin  = 100 * time.Millisecond
 	restartMax  = 30 * time.Second
 	steadyAfter = time.Minute     // after so long a run the next restart is soon again
 	stopTimeout = 2 * time.Second // for a daemon to tell its neighbours that it goes
@@ -111,8 +111,10 @@ func (d *daemon) once(ctx context.Context) error {
 	go func() {
 		defer close(watched)
 		if err := d.watch(run, cmd.Process.Pid); err != nil {
+			// One that can still be woken withdraws what it announces on its way out; stopTimeout later it is killed.
 			hung <- err
-			_ = cmd.Process.Kill()
+			end()
+			_ = cmd.Process.Signal(syscall.SIGCONT)
 		}
 	}()
 	err := cmd.Wait()
