@@ -208,3 +208,24 @@ func TestSettleWaitsForDirectorsThatAnswerOnly(t *testing.T) {
 		t.Errorf("settle took %s", took)
 	}
 }
+
+// A real server that is a virtual machine gets its state over a channel of its own, without a balancer; a container has no helper.
+func TestAMachineGetsItsState(t *testing.T) {
+	h := &helper{}
+	ds := conversations(t, &dialer{h: h})
+	machine := policy.Guest{Name: "www-k", Role: policy.RoleRealServer, Driver: policy.DriverKVM, CID: 70001, Inside: policy.Inside{Hostname: "www-k"}}
+	box := policy.Guest{Name: "www-1", Role: policy.RoleRealServer, Driver: policy.DriverLXC}
+	ds.want(t.Context(), []policy.Guest{machine, box})
+	until(t, "state in force", func() bool { a, _ := ds.last("www-k"); return a.inForce })
+	if n := h.count(); n != 1 {
+		t.Errorf("a state was handed over %d times, want once", n)
+	}
+	if _, ok := ds.last("www-1"); ok {
+		t.Error("somebody speaks with a container")
+	}
+	machine.Inside.Hostname = "other"
+	ds.want(t.Context(), []policy.Guest{machine})
+	if ds.behind() {
+		t.Error("the removal of a guest would wait for a real server")
+	}
+}

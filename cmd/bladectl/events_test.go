@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -61,6 +62,7 @@ func TestNagios(t *testing.T) {
 	well := api.Status{Revision: 7, Converged: true, Guests: []api.Guest{{Name: "www-1", State: "running"}}, Services: []api.Service{{Service: "www", Up: true}}}
 	with := func(change func(*api.Status)) api.Status {
 		s := well
+		s.Guests = slices.Clone(s.Guests)
 		change(&s)
 		return s
 	}
@@ -78,6 +80,12 @@ func TestNagios(t *testing.T) {
 		{"tracked", with(func(s *api.Status) { s.Filter.VIPConntrack = 2 }), 2, "CRITICAL - 2 VIP connections are tracked"},
 		{"no revision", api.Status{}, 2, "CRITICAL - no revision"},
 		{"guest", with(func(s *api.Status) { s.Guests = []api.Guest{{Name: "www-1", State: "absent"}}; s.Pending = "edited" }), 2, "CRITICAL - www-1 is absent; edited |"},
+		{"machine", with(func(s *api.Status) {
+			s.Guests[0].Machine = &api.Machine{Answering: true, InForce: true, Ended: "exit status 1"}
+		}), 1, "WARNING - www-1: its service does not run: exit status 1 |"},
+		{"machine that is well", with(func(s *api.Status) {
+			s.Guests[0].Machine = &api.Machine{Answering: true, InForce: true, Running: true}
+		}), 0, "BLADENET OK"},
 		{"service", with(func(s *api.Status) { s.Services = []api.Service{{Service: "www", VIP: "v", Director: "d1"}} }), 2, "www at v 0/ is down on d1"},
 	} {
 		got := ctl(t, daemon(t, map[string]any{"status": c.status}), "status", "--nagios")

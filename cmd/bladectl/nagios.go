@@ -67,6 +67,13 @@ func judge(s api.Status, err error) (level int, findings []string) {
 			find(nagiosCritical, "%s is %s", g.Name, g.State)
 		}
 	}
+	for _, g := range s.Guests {
+		if m := g.Machine; m != nil && g.State == "running" && g.Held == "" {
+			if words := machineWords(*m); words != "" {
+				find(nagiosWarning, "%s: %s", g.Name, words)
+			}
+		}
+	}
 	if t := s.Trial; t != nil {
 		find(nagiosWarning, "revision %d %s", s.Revision, trialLine(*t))
 	}

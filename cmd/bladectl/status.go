@@ -123,7 +123,9 @@ func writeGuests(w io.Writer, guests []api.Guest) {
 			}
 		}
 		if m := g.Machine; m != nil && g.Held == "" {
-			state += machineWords(*m)
+			if words := machineWords(*m); words != "" {
+				state += ", " + words
+			}
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", g.Name, g.Role, g.Driver, g.Image, state, strings.Join(g.Addresses, " "))
 	}
@@ -133,15 +135,15 @@ func writeGuests(w io.Writer, guests []api.Guest) {
 func machineWords(m api.Machine) string {
 	switch {
 	case m.Error != "":
-		return ", " + m.Error
+		return m.Error
 	case !m.Answering:
-		return ", does not answer"
+		return "does not answer"
 	case !m.InForce:
-		return ", has an older state"
+		return "has an older state"
 	case !m.Running:
-		return ", its service does not run: " + cmp.Or(m.Ended, "not started yet")
+		return "its service does not run: " + cmp.Or(m.Ended, "not started yet")
 	case m.Restarts > 0:
-		return fmt.Sprintf(", its service was started again %d times: %s", m.Restarts, m.Ended)
+		return fmt.Sprintf("its service was started again %d times: %s", m.Restarts, m.Ended)
 	}
 	return ""
 }
