@@ -21,6 +21,7 @@ type Spec struct {
 	Privileged bool            `json:"privileged,omitempty"`
 	Memory     int64           `json:"memory"` // bytes
 	CPUs       int             `json:"cpus"`
+	PIDs       int             `json:"pids,omitempty"`    // processes and threads, LXC only
 	CID        uint32          `json:"cid,omitempty"`     // vsock context identifier, KVM only
 	Ports      []Port          `json:"ports,omitempty"`   // taps in the guest's order, KVM only: a container's links are in its namespace
 	Volumes    []policy.Volume `json:"volumes,omitempty"` // LXC only
@@ -37,7 +38,7 @@ func Define(g policy.Guest, image string) Spec {
 	s := Spec{Name: g.Name, Driver: g.Driver, Image: image, Memory: g.Memory, CPUs: g.CPUs}
 	if g.Driver != policy.DriverKVM {
 		s.Hostname, s.Privileged = cmp.Or(g.Inside.Hostname, string(g.Name)), g.Privileged
-		s.Volumes = g.Volumes
+		s.Volumes, s.PIDs = g.Volumes, cmp.Or(g.PIDs, policy.DefaultPIDs)
 		return s
 	}
 	s.CID = g.CID
@@ -66,6 +67,7 @@ func (s Spec) Changes(w Spec) []string {
 	add("privileged", s.Privileged != w.Privileged, s.Privileged, w.Privileged)
 	add("memory", s.Memory != w.Memory, Size(s.Memory), Size(w.Memory))
 	add("cpus", s.CPUs != w.CPUs, s.CPUs, w.CPUs)
+	add("pids", s.PIDs != w.PIDs, s.PIDs, w.PIDs)
 	add("cid", s.CID != w.CID, s.CID, w.CID)
 	add("ports", !slices.Equal(s.Ports, w.Ports), portList(s.Ports), portList(w.Ports))
 	add("volumes", !slices.Equal(s.Volumes, w.Volumes), volumeList(s.Volumes), volumeList(w.Volumes))

@@ -59,7 +59,8 @@ type Guest struct {
 	Image  string    `json:"image"`
 	Memory int64     `json:"memory"` // bytes
 	CPUs   int       `json:"cpus"`
-	CID    uint32    `json:"cid,omitempty"` // vsock context identifier, KVM only
+	CID    uint32    `json:"cid,omitempty"`  // vsock context identifier, KVM only
+	PIDs   int       `json:"pids,omitempty"` // processes and threads, LXC only
 	// Privileged, LXC only: without a user namespace of its own.
 	Privileged bool          `json:"privileged,omitempty"`
 	Ports      []Port        `json:"ports"` // eth0, eth1

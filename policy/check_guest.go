@@ -289,6 +289,9 @@ func (c *checker) machine(of string, g *RealServer) {
 	if p := g.doc.Privileged; g.Privileged {
 		c.clash(p.Pos, g.doc.Driver.Pos, "its driver", "leave it out: a virtual machine has a kernel of its own", "%s: privileged is for containers", of)
 	}
+	if p := g.doc.PIDs; p.written() {
+		c.clash(p.Pos, g.doc.Driver.Pos, "its driver", "leave it out: the processes of a virtual machine are its own kernel's, in its own memory", "%s: pids is for containers", of)
+	}
 	for _, v := range g.Volumes {
 		c.clash(v.Pos, g.doc.Driver.Pos, "its driver", "driver: lxc, or data that lives elsewhere: the disk of a virtual machine is made anew with each newer image",
 			"%s: volume %s: volumes are for containers", of, v.Name)

@@ -176,7 +176,10 @@ func (d *deriver) realServer(g *RealServer) Guest {
 	switch {
 	case g.Driver == DriverKVM:
 		out.CID = CIDOf(g.Name)
-	case !g.Privileged:
+	case g.Privileged:
+		out.PIDs = g.PIDs
+	default:
+		out.PIDs = g.PIDs
 		sysctls = append(sysctls, unprivilegedSysctls()...)
 	}
 	out.Inside = d.inside(g.guest(), serves, sysctls)

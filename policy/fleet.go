@@ -175,6 +175,7 @@ type RealServer struct {
 	Image      string
 	Memory     int64
 	CPUs       int
+	PIDs       int           // of a container
 	Drain      bool          // takes no new connections
 	Privileged bool          // its root is the blade's root
 	Serves     []Serve       // sorted by service

@@ -222,6 +222,9 @@ func (d *Driver) start(ctx context.Context, name policy.GuestName) error {
 	if err := clear(ctx, name); err != nil {
 		return err
 	}
+	if err := leaveShare(); err != nil {
+		return err
+	}
 	root, err := d.rootArguments(o.Spec, img)
 	if err != nil {
 		return err

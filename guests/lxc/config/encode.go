@@ -93,7 +93,9 @@ func Encode(c Container) []byte {
 	if c.CPUs > 0 {
 		set("cgroup2.cpu.max", fmt.Sprintf("%d 100000", c.CPUs*100000))
 	}
-	set("cgroup2.pids.max", 1024)
+	if c.PIDs > 0 {
+		set("cgroup2.pids.max", c.PIDs)
+	}
 	for _, v := range c.Volumes {
 		set(volumeKey, encodeVolume(c, v))
 	}
@@ -160,6 +162,8 @@ func decodeKey(s *guests.Spec, key, value string) (err error) {
 		s.Privileged = false
 	case "lxc.cgroup2.memory.max":
 		s.Memory, err = strconv.ParseInt(value, 10, 64)
+	case "lxc.cgroup2.pids.max":
+		s.PIDs, err = strconv.Atoi(value)
 	case "lxc.cgroup2.cpu.max":
 		quota, _, _ := strings.Cut(value, " ")
 		s.CPUs, err = strconv.Atoi(quota)

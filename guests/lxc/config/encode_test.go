@@ -38,7 +38,7 @@ func container(t testing.TB) (Container, string) {
 		"halt": "SIGQUIT", "capabilities": ["net_raw", "chown"]}`)
 	return Container{
 		Spec: guests.Spec{
-			Name: "www-1", Driver: policy.DriverLXC, Image: img.ID, Hostname: "www-1.example.org", Memory: 256 << 20, CPUs: 2,
+			Name: "www-1", Driver: policy.DriverLXC, Image: img.ID, Hostname: "www-1.example.org", Memory: 256 << 20, CPUs: 2, PIDs: 1024,
 		},
 		Dir: "/var/lib/bladenet/lxc/www-1", Image: img, Namespace: "/run/bladenet/netns/www-1", AppArmor: "unconfined", FirstID: 1 << 30,
 	}, dir
