@@ -26,12 +26,12 @@ import (
 	"github.com/bladenet/bladenet/policy/nft"
 )
 
-// How long the loop waits: resync when nothing happens, or longer on a large blade, so that looking at it takes a thousandth of the time, and
+// How long the loop waits: resync when nothing happens, or longer on a large blade, so that looking at it takes a thousandth of a processor, and
 // the first and longest pause after a pass that left something to do. After an event it waits as its pace says, so that a burst is one
 // pass.
 const (
 	resync        = 30 * time.Second
-	longestResync = 4 * time.Minute
+	longestResync = 5 * time.Minute
 	thrift        = 1000
 	firstRetry    = time.Second
 	lastRetry     = 30 * time.Second
@@ -198,9 +198,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	var pace pace
 	for {
 		a.expire(ctx)
-		begin := time.Now()
+		begin := processorTime()
 		done := a.keep(ctx)
-		look := min(max(resync, thrift*time.Since(begin)), longestResync)
+		look := min(max(resync, thrift*(processorTime()-begin)), longestResync)
 		pause := look + rand.N(look/4)
 		if done {
 			retry = firstRetry

@@ -14,8 +14,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/bladenet/bladenet/bridges"
 	"github.com/bladenet/bladenet/guests"
 	"github.com/bladenet/bladenet/guests/channel"
@@ -52,16 +50,16 @@ func largeFleet(servers, services int) policy.File {
 func BenchmarkIdlePass(b *testing.B) {
 	a := largeBlade(b)
 	quiet := func(api.Event) {}
-	before, begin := cpu(b), time.Now()
+	before := processorTime()
 	for b.Loop() {
 		_ = a.pass(b.Context(), nil)
 	}
-	spent := (cpu(b) - before) / time.Duration(b.N)
+	spent := (processorTime() - before) / time.Duration(b.N)
 	b.ReportMetric(float64(spent.Microseconds())/1000, "cpu-ms/pass")
-	look := min(max(resync, thrift*time.Since(begin)/time.Duration(b.N)), longestResync)
+	look := min(max(resync, thrift*spent), longestResync)
 	b.ReportMetric(100*spent.Seconds()/(look+look/8).Seconds(), "%core-idle")
 	debug.FreeOSMemory() // what bringing the blade up took is of no account minutes later
-	begin = time.Now()
+	begin := time.Now()
 	out := a.walk(b.Context(), &pass{blade: a.wantedNow().blade})
 	b.ReportMetric(float64(time.Since(begin).Microseconds())/1000, "look-ms")
 	if left := len(out.steps) - len(a.waiting); left > 0 {
@@ -149,15 +147,6 @@ func reducedFilter(a *Agent, kernel *nft.Kernel) func(context.Context, *pass) (w
 		}
 		return w, err
 	}
-}
-
-func cpu(b *testing.B) time.Duration {
-	b.Helper()
-	var use unix.Rusage
-	if err := unix.Getrusage(unix.RUSAGE_SELF, &use); err != nil {
-		b.Fatal(err)
-	}
-	return time.Duration(use.Utime.Nano() + use.Stime.Nano())
 }
 
 // rss is the resident memory of this process in bytes (proc(5): the second number of statm, in pages).

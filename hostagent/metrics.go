@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"runtime"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -124,11 +125,19 @@ func (a *Agent) writeFilterMetrics(ctx context.Context, x *exposition, blade pol
 
 // writeProcessMetrics writes what the daemon itself costs.
 func writeProcessMetrics(x *exposition) {
+	x.one("cpu_seconds_total", "counter", "Processor time of the daemon.", processorTime().Seconds())
 	var use unix.Rusage
 	if unix.Getrusage(unix.RUSAGE_SELF, &use) == nil {
-		seconds := float64(use.Utime.Nano()+use.Stime.Nano()) / 1e9
-		x.one("cpu_seconds_total", "counter", "Processor time of the daemon.", seconds)
 		x.one("peak_memory_bytes", "gauge", "Largest resident memory of the daemon so far.", use.Maxrss<<10)
 	}
 	x.one("goroutines", "gauge", "Goroutines of the daemon.", runtime.NumGoroutine())
+}
+
+// processorTime is what this process has computed for so far; 0 where the kernel does not say.
+func processorTime() time.Duration {
+	var use unix.Rusage
+	if unix.Getrusage(unix.RUSAGE_SELF, &use) != nil {
+		return 0
+	}
+	return time.Duration(use.Utime.Nano() + use.Stime.Nano())
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -100,18 +99,20 @@ func observeRoutes(ctx context.Context, want []policy.Route) ([]Route, error) {
 
 func observeSysctls(want []policy.Sysctl) (map[string]string, error) {
 	out := map[string]string{}
+	var files sysctls
+	defer files.close()
 	for _, s := range want {
 		if !validSysctl(s.Key) {
 			continue
 		}
-		b, err := os.ReadFile(sysctlPath(s.Key))
+		value, err := files.read(s.Key)
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
 			continue // its interface is not there yet, or it can only be written
 		}
 		if err != nil {
 			return nil, fmt.Errorf("read sysctl: %w", err)
 		}
-		out[s.Key] = strings.Join(strings.Fields(string(b)), " ")
+		out[s.Key] = strings.Join(strings.Fields(value), " ")
 	}
 	return out, nil
 }
