@@ -127,6 +127,7 @@ func (c *config) ospf4(s Spec) {
 	c.line(" ip ospf hello-interval %d", seconds(o.Hello))
 	c.line(" ip ospf dead-interval %d", seconds(o.Dead))
 	c.line(" ip ospf priority 0")
+	c.line(" ip ospf retransmit-interval 1") // FRR's own five seconds are what an adjacency that returns waits for
 	if o.BFD.Enabled() {
 		c.line(" ip ospf bfd")
 		c.line(" ip ospf bfd profile %s", pace)
@@ -149,6 +150,7 @@ func (c *config) ospf6(s Spec) {
 	c.line(" ipv6 ospf6 hello-interval %d", seconds(o.Hello))
 	c.line(" ipv6 ospf6 dead-interval %d", seconds(o.Dead))
 	c.line(" ipv6 ospf6 priority 0")
+	c.line(" ipv6 ospf6 retransmit-interval 1")
 	if o.BFD.Enabled() {
 		c.line(" ipv6 ospf6 bfd profile %s", pace)
 	}
