@@ -438,13 +438,13 @@ func TestKernelInit(t *testing.T) {
 		}
 		return st.Uptime
 	}
-	s.until(20*time.Second, "the worker answers", func() bool { return answers() > 0 })
+	s.until(time.Minute, "the worker answers", func() bool { return answers() > 0 })
 	for _, sig := range []syscall.Signal{syscall.SIGKILL, syscall.SIGSTOP} {
 		old := workerOf(t, cmd.Process.Pid)
 		if err := syscall.Kill(old, sig); err != nil {
 			t.Fatal(err)
 		}
-		took := s.until(20*time.Second, "another worker answers", func() bool { return workerOf(t, cmd.Process.Pid) != old && answers() > 0 })
+		took := s.until(time.Minute, "another worker answers", func() bool { return workerOf(t, cmd.Process.Pid) != old && answers() > 0 })
 		t.Logf("another worker answers %s after %s", took, sig)
 	}
 	init := childrenOf(t, cmd.Process.Pid)
