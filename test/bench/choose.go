@@ -33,6 +33,7 @@ func benchmarks() []benchmark {
 		{ids: "S1", lab: true, measure: oneServer},
 		{ids: "S2", lab: true, measure: manyServers},
 		{ids: "V1", lab: true, measure: table},
+		{ids: "D1", lab: true, measure: detection},
 		{ids: "D2", measure: manyChecks},
 		{ids: "Y1", measure: wholeFleet},
 		{ids: "A1 A2 A3 A4", measure: idleAgent},
