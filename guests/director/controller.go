@@ -158,6 +158,7 @@ func (c *Controller) learn(r health.Result) {
 		was := c.health[r.ID]
 		c.health[r.ID] = r
 		switch {
+		case r.State == health.Up && was.State == health.Up && r.Answer == was.Answer: // what was presumed is so
 		case r.State == health.Up && was.State == health.Up:
 			c.cfg.Log.Info("real server asks for another weight", "guest", check.Guest, "check", r.ID, "weight", r.Weight)
 		case r.State == health.Up:

@@ -31,7 +31,7 @@ const (
 	checkPort     = 8000
 )
 
-// punctuality is what one run of checks found. Lateness is that of a probe against its check's own beat, in intervals.
+// punctuality is what one run of checks found. Lateness is what lies between two probes of a check beyond the interval, in intervals.
 type punctuality struct {
 	Probes  int     `json:"probes"`
 	Failed  int     `json:"failed"`
@@ -182,22 +182,14 @@ func beChecker(ctx context.Context, args []string, stdout, _ io.Writer) error {
 	return json.NewEncoder(stdout).Encode(p)
 }
 
-// judgePunctuality compares each check's probes with the beat of its earliest one: the one that makes all others late or on time.
+// judgePunctuality compares what lies between two probes of a check with the interval.
 func judgePunctuality(begins [][]time.Time, took time.Duration) punctuality {
 	var p punctuality
 	var late []float64
 	for _, at := range begins {
 		p.Probes += len(at)
-		var phases []time.Duration
-		for i, t := range at {
-			phases = append(phases, t.Sub(at[0])-time.Duration(i)*checkInterval)
-		}
-		if len(phases) == 0 {
-			continue
-		}
-		first := slices.Min(phases)
-		for _, x := range phases {
-			late = append(late, float64(x-first)/float64(checkInterval))
+		for i := 1; i < len(at); i++ {
+			late = append(late, float64(at[i].Sub(at[i-1])-checkInterval)/float64(checkInterval))
 		}
 	}
 	slices.Sort(late)

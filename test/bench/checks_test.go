@@ -12,7 +12,7 @@ func TestPunctuality(t *testing.T) {
 		}
 		return out
 	}
-	p := judgePunctuality([][]time.Time{at(100, 1100, 2150, 3100), at(70, 1050, 2050), nil}, time.Second)
+	p := judgePunctuality([][]time.Time{at(100, 1100, 2150, 3150), at(70, 1070, 2080), nil}, time.Second)
 	if p.Probes != 7 || p.Worst != 0.05 || p.Late50 != 0 {
 		t.Errorf("%+v", p)
 	}

@@ -58,11 +58,11 @@ type runningCheck struct {
 	cancel context.CancelFunc
 }
 
-// watch probes one check, once every interval from begin to begin: a probe that begins late moves none after it, unless it is a whole
-// interval late. A probe cannot outlast its interval, because the policy allows no timeout above it.
+// watch probes one check, once every interval from begin to begin, so that a probe that begins late moves those after it: on a machine
+// that stalls, two failures in a row are still an interval apart. A probe cannot outlast its interval, because the policy allows no
+// timeout above it.
 func watch(ctx context.Context, c policy.Check, results chan<- Result, probe Probe) {
-	due := time.Now().Add(rand.N(min(max(c.Interval, 1), FirstWithin)))
-	timer := time.NewTimer(time.Until(due))
+	timer := time.NewTimer(rand.N(min(max(c.Interval, 1), FirstWithin)))
 	defer timer.Stop()
 	v := verdict{rise: c.Rise, fall: c.Fall}
 	var told Result
@@ -73,10 +73,7 @@ func watch(ctx context.Context, c policy.Check, results chan<- Result, probe Pro
 		case <-timer.C:
 		}
 		began := time.Now()
-		if due = due.Add(c.Interval); !due.After(began) {
-			due = began.Add(c.Interval)
-		}
-		timer.Reset(time.Until(due))
+		timer.Reset(c.Interval)
 		answer, err := once(ctx, c, probe)
 		if ctx.Err() != nil {
 			return
