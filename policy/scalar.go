@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -297,11 +298,11 @@ func parseFilePath(text string) (filePath, *problem) {
 // volumePattern is what a volume's path is made of: nothing that a configuration file or a mount table would need to escape.
 const volumePattern = "^(/[A-Za-z0-9._+@-]+)+$"
 
-var volumePathRE = regexp.MustCompile(volumePattern)
+var volumePathRE = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(volumePattern) })
 
 func parseVolumePath(text string) (volumePath, *problem) {
 	const hint = "as /srv/data"
-	if !volumePathRE.MatchString(text) || path.Clean(text) != text || len(text) > 255 {
+	if !volumePathRE().MatchString(text) || path.Clean(text) != text || len(text) > 255 {
 		return "", bad(strconv.Quote(shorten(text))+" is no path for a volume: absolute, clean, of letters, digits and ._+@-", hint)
 	}
 	for _, own := range []string{"/dev", "/proc", "/run", "/sys"} {

@@ -111,13 +111,16 @@ func ParseRecipe(text []byte) (Recipe, error) {
 	return r, nil
 }
 
-var (
-	suiteRE   = regexp.MustCompile(`^[a-z][a-z0-9-]{0,31}$`)
-	packageRE = regexp.MustCompile(`^[a-z0-9][a-z0-9+.-]{0,99}$`)
-	moduleRE  = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,63}$`)
-	signalRE  = regexp.MustCompile(`^SIG[A-Z0-9+]{1,12}$`)
-	capRE     = regexp.MustCompile(`^[a-z_]{1,32}$`)
+// What names look like. They are compiled when a recipe is checked: every start of a program that links this package would pay for it.
+const (
+	suitePattern   = `^[a-z][a-z0-9-]{0,31}$`
+	packagePattern = `^[a-z0-9][a-z0-9+.-]{0,99}$`
+	modulePattern  = `^[a-z0-9][a-z0-9_-]{0,63}$`
+	signalPattern  = `^SIG[A-Z0-9+]{1,12}$`
+	capPattern     = `^[a-z_]{1,32}$`
 )
+
+func matches(pattern, text string) bool { return regexp.MustCompile(pattern).MatchString(text) }
 
 // check finds every mistake of a recipe.
 func (r Recipe) check() error {
@@ -127,11 +130,11 @@ func (r Recipe) check() error {
 			errs = append(errs, fmt.Errorf(format, args...))
 		}
 	}
-	bad(!nameRE.MatchString(r.Name), "name %q: small letters, digits and hyphens, at most 40", r.Name)
-	bad(!suiteRE.MatchString(r.Suite), "suite %q: not a Debian suite", r.Suite)
-	words(bad, "package", packageRE, r.Packages)
-	words(bad, "module", moduleRE, r.Modules)
-	words(bad, "capability", capRE, r.Capabilities)
+	bad(!isName(r.Name), "name %q: small letters, digits and hyphens, at most 40", r.Name)
+	bad(!matches(suitePattern, r.Suite), "suite %q: not a Debian suite", r.Suite)
+	words(bad, "package", packagePattern, r.Packages)
+	words(bad, "module", modulePattern, r.Modules)
+	words(bad, "capability", capPattern, r.Capabilities)
 	for _, f := range r.Files {
 		bad(!inTree(f.Path), "file %q: not a clean absolute path", f.Path)
 		_, err := f.mode()
@@ -148,7 +151,7 @@ func (r Recipe) check() error {
 	for _, word := range r.Command {
 		bad(strings.ContainsRune(word, 0), "command %q: a zero byte cannot be an argument", word)
 	}
-	bad(r.Halt != "" && !signalRE.MatchString(r.Halt), "halt %q: not a signal", r.Halt)
+	bad(r.Halt != "" && !matches(signalPattern, r.Halt), "halt %q: not a signal", r.Halt)
 	bad(strings.ContainsAny(r.Cmdline, "\n\x00"), "cmdline: line break")
 	if r.Disk != "" || r.Kind == policy.DriverKVM {
 		_, err := r.diskSize()
@@ -193,7 +196,8 @@ func (r Recipe) For(driver policy.Driver) (Recipe, error) {
 	return r, nil
 }
 
-func words(bad func(bool, string, ...any), what string, re *regexp.Regexp, list []string) {
+func words(bad func(bool, string, ...any), what, pattern string, list []string) {
+	re := regexp.MustCompile(pattern)
 	for _, w := range list {
 		bad(!re.MatchString(w), "%s %q: not a name", what, w)
 	}

@@ -3,7 +3,7 @@ package image
 import (
 	"fmt"
 	"path/filepath"
-	"regexp"
+	"strings"
 	"time"
 
 	"github.com/bladenet/bladenet/policy"
@@ -51,16 +51,26 @@ func (i Image) Initrd() string { return filepath.Join(i.dir, "initrd") }
 // Dir is the image's folder in the store.
 func (i Image) Dir() string { return i.dir }
 
-var (
-	nameRE = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$`)
-	idRE   = regexp.MustCompile(`^([a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?)-([0-9a-f]{12})$`)
+// What names and digests are made of, and how long they are.
+const (
+	digits       = "0123456789abcdef"
+	letters      = "abcdefghijklmnopqrstuvwxyz0123456789-"
+	longestName  = 40
+	digestLength = 12
 )
+
+// isName says whether a text is an image's name: letters, digits and hyphens, but no hyphen at either end.
+func isName(s string) bool {
+	return s != "" && len(s) <= longestName && strings.Trim(s, letters) == "" && s[0] != '-' && s[len(s)-1] != '-'
+}
 
 // splitID takes an identity apart; a name that does not look like one is an error, so that no path is ever made of it.
 func splitID(id string) (name, digest string, err error) {
-	m := idRE.FindStringSubmatch(id)
-	if m == nil {
+	if i := strings.LastIndexByte(id, '-'); i > 0 {
+		name, digest = id[:i], id[i+1:]
+	}
+	if !isName(name) || len(digest) != digestLength || strings.Trim(digest, digits) != "" {
 		return "", "", fmt.Errorf("image %q: not an image identity", id)
 	}
-	return m[1], m[2], nil
+	return name, digest, nil
 }

@@ -56,10 +56,10 @@ func (s Store) List() ([]Image, error) {
 	}
 	var out []Image
 	for _, e := range entries {
-		if !e.IsDir() || !idRE.MatchString(e.Name()) {
+		if !e.IsDir() {
 			continue
 		}
-		if i, err := s.Get(e.Name()); err == nil {
+		if i, err := s.Get(e.Name()); err == nil { // what has no identity's name is none of ours
 			out = append(out, i)
 		}
 	}

@@ -14,6 +14,22 @@ import (
 	"github.com/bladenet/bladenet/policy"
 )
 
+func TestSplitID(t *testing.T) {
+	for _, id := range []string{
+		"", "-", "web", "web-", "-0123456789ab", "web-0123456789a", "web-0123456789abc", "web-0123456789aB", "Web-0123456789ab", "-web-0123456789ab",
+		"web--0123456789ab", "../web-0123456789ab", "web/x-0123456789ab", ".remove-web-0123456789ab", strings.Repeat("w", 41) + "-0123456789ab",
+	} {
+		if name, digest, err := splitID(id); err == nil {
+			t.Errorf("%q is taken for %q of %q", id, digest, name)
+		}
+	}
+	for _, want := range []string{"w", "web", "web-server", "a--b", strings.Repeat("w", 40)} {
+		if name, digest, err := splitID(want + "-0123456789ab"); err != nil || name != want || digest != "0123456789ab" {
+			t.Errorf("%s: %s, %s, %v", want, name, digest, err)
+		}
+	}
+}
+
 // add puts an image into a store as a build would.
 func add(t *testing.T, s Store, id string, kind policy.Driver, created time.Time) {
 	t.Helper()
