@@ -21,6 +21,8 @@ type SpawnRequest struct {
 	Weight   int           `json:"weight,omitempty"`   // 0: the default
 	Driver   Driver        `json:"driver,omitempty"`   // empty: the role's own
 	Image    string        `json:"image,omitempty"`
+
+	Privileged bool `json:"privileged,omitempty"` // real servers only: without a user namespace
 }
 
 // Allocate chooses a place and addresses for a new guest and writes its entry as a policy file of its own, guest-NAME.yaml. It
@@ -122,6 +124,9 @@ func (a *allocator) zoned() error {
 		}
 		a.zone = z
 		return nil
+	}
+	if a.Privileged && (a.Role == RoleDirector || a.Driver == DriverKVM) {
+		return fmt.Errorf("a virtual machine has no privilege on the blade: only a container can be given it")
 	}
 	if a.Role == RoleDirector && len(a.Services) > 0 {
 		return fmt.Errorf("a director balances every service of its zone; name none")
@@ -326,6 +331,9 @@ func (a *allocator) text(eth0, eth1 *Attachment) (string, error) {
 		middle = ", serves: {" + a.serves() + "}"
 		if a.Driver == DriverKVM {
 			middle = ", driver: " + string(DriverKVM) + middle
+		}
+		if a.Privileged {
+			middle += ", privileged: true"
 		}
 	}
 	if image != "" {

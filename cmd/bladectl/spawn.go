@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"regexp"
 	"strings"
 
 	"github.com/bladenet/bladenet/hostagent/api"
@@ -23,6 +22,7 @@ func spawnVerb() verb {
 		driver := f.String("driver", "", "what runs it: kvm, a virtual machine, or lxc, a container (default: lxc for a real server, kvm for a director)")
 		image := f.String("image", "", "image to clone (default: the one that the other real servers of its services have; director)")
 		weight := f.Int("weight", 0, "weight in its services; 0 means the default of 100")
+		privileged := f.Bool("privileged", false, "a container without a user namespace, for where the images' file system cannot show files with other owners")
 		count := f.Int("count", 1, "how many: NAME-1, NAME-2, …")
 		dryRun := f.Bool("dry-run", false, "show the policy entry and the plan, change nothing")
 		keep := f.Bool("keep", false, "keep what there is when it fails")
@@ -32,7 +32,7 @@ func spawnVerb() verb {
 		}
 		r := api.SpawnRequest{
 			Role: policy.Role(words[0]), Blade: policy.BladeName(*blade), Site: policy.SiteName(*site),
-			Driver: policy.Driver(*driver), Image: *image, Weight: *weight, DryRun: *dryRun, Keep: *keep,
+			Driver: policy.Driver(*driver), Image: *image, Weight: *weight, Privileged: *privileged, DryRun: *dryRun, Keep: *keep,
 		}
 		if r.Role != policy.RoleDirector && r.Role != policy.RoleRealServer {
 			return fmt.Errorf("spawn %q: a guest is a director or a realserver", words[0])
@@ -70,10 +70,9 @@ func spawnNames(name string, count int) ([]policy.GuestName, error) {
 	return names, nil
 }
 
-var label = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
-
 func guestName(s string) (policy.GuestName, error) {
-	if !label.MatchString(s) {
+	const characters = "abcdefghijklmnopqrstuvwxyz0123456789-"
+	if s == "" || len(s) > 63 || strings.Trim(s, characters) != "" || s[0] == '-' || s[len(s)-1] == '-' {
 		return "", fmt.Errorf("guest %q: a name has lower-case letters, digits and hyphens, 63 at most, and begins and ends without a hyphen", s)
 	}
 	return policy.GuestName(s), nil

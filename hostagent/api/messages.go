@@ -134,6 +134,8 @@ type SpawnRequest struct {
 	Driver   policy.Driver        `json:"driver,omitempty"` // empty: the role's own
 	Image    string               `json:"image,omitempty"`
 	DryRun   bool                 `json:"dry_run,omitempty"`
+
+	Privileged bool `json:"privileged,omitempty"` // without a user namespace
 	Keep     bool                 `json:"keep,omitempty"` // leave what there is when it fails
 }
 
