@@ -22,11 +22,16 @@ func (k *Kernel) Apply(ctx context.Context, steps []Step) error {
 		return err
 	}
 	err = k.send.send(ctx, b)
-	if !doubtful(err) {
-		if err != nil {
-			return fmt.Errorf("apply filter: %w", err)
+	if err == nil {
+		if now, err := k.read.GetGen(); err != nil {
+			k.seen.valid = false
+		} else {
+			k.seen.after(steps, now.ID)
 		}
 		return nil
+	}
+	if !doubtful(err) {
+		return fmt.Errorf("apply filter: %w", err)
 	}
 	return k.settle(ctx, steps, err)
 }

@@ -3,6 +3,7 @@ package nft
 import (
 	"fmt"
 	"runtime"
+	"slices"
 	"sync"
 
 	"github.com/google/nftables"
@@ -26,6 +27,31 @@ type seen struct {
 	generation uint32
 	state      State
 	valid      bool
+	changed    map[tableName]map[string]bool // sets whose elements are to be read anew
+}
+
+// after notes that a batch of ours was done. If the ruleset is at the very next generation then nobody else's was: what the batch did not
+// name is as it was seen, and what it named is read back. A replaced table is read whole.
+func (s *seen) after(steps []Step, generation uint32) {
+	next := s.generation + 1
+	if next == 0 {
+		next = 1 // the kernel passes over 0 (nf_tables_commit)
+	}
+	if !s.valid || generation != next || slices.ContainsFunc(steps, func(s Step) bool { return s.replace }) {
+		s.valid = false
+		return
+	}
+	s.generation = generation
+	if s.changed == nil {
+		s.changed = map[tableName]map[string]bool{}
+	}
+	for _, step := range steps {
+		name := tableName{step.table.Family, step.table.Name}
+		if s.changed[name] == nil {
+			s.changed[name] = map[string]bool{}
+		}
+		s.changed[name][step.set.Name] = true
+	}
 }
 
 // NewKernel connects to the nftables of a network namespace, given by the path of its file (/run/netns/NAME); with no path, of

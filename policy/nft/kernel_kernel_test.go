@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"golang.org/x/sys/unix"
 
 	"github.com/bladenet/bladenet/policy"
@@ -195,6 +196,78 @@ func TestApplyTwiceIsApplyOnce(t *testing.T) {
 	}
 }
 
+// grown is lame-l1 with another VIP, more ports and another guest.
+func grown(t testing.TB) policy.Blade {
+	t.Helper()
+	b := nantes(t, "lame-l1")
+	b.Services[0].VIPs = append(b.Services[0].VIPs, netip.MustParseAddr("203.0.113.99"))
+	b.Services[0].Ports = append(b.Services[0].Ports, policy.PortRange{Protocol: policy.TCP, First: 8080, Last: 8090})
+	g := b.Guests[0]
+	g.Name = "another"
+	g.Ports = slices.Clone(g.Ports)
+	for i := range g.Ports {
+		g.Ports[i].Name = policy.PortName(g.Name, g.Ports[i].Interface)
+		g.Ports[i].MAC = policy.MACOf(g.Name, g.Ports[i].Interface)
+	}
+	b.Guests = append(b.Guests, g)
+	return b
+}
+
+// TestOwnChangesAreReadBack changes elements, alone and after a stranger did: what is observed then is what a fresh connection reads. Alone,
+// only the sets that changed are read again, and of them what the kernel holds, not what was asked for.
+func TestOwnChangesAreReadBack(t *testing.T) {
+	for name, c := range map[string]struct {
+		before, after []string // a stranger's change between our look and our change, and between our change and our look
+		partly        bool
+	}{
+		"alone":                  {partly: true},
+		"after a stranger":       {before: []string{"add", "element", "bridge", filter.BridgeTable, "vips4", "{ 192.0.2.77 }"}},
+		"before a stranger":      {partly: true, after: []string{"delete", "element", "bridge", filter.BridgeTable, "named", "{ \"vlan120\" }"}},
+		"after a strange table":  {before: []string{"add", "table", "ip", "stranger"}},
+		"before a flush of ours": {partly: true, after: []string{"flush", "set", "bridge", filter.BridgeTable, "own4"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			namespace(t)
+			k, ctx := open(t), context.Background()
+			bring(t, k, filter.Compile(nantes(t, "lame-l1")))
+			have, err := k.Observe(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			steps, err := Plan(filter.Compile(grown(t)), have)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if c.before != nil {
+				tool(t, "", c.before...)
+			}
+			if err := k.Apply(ctx, steps); err != nil {
+				t.Fatal(err)
+			}
+			if k.seen.valid != c.partly {
+				t.Errorf("read again in part: %t, want %t", k.seen.valid, c.partly)
+			}
+			if c.after != nil {
+				tool(t, "", c.after...)
+			}
+			got, err := k.Observe(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want, err := open(t).Observe(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(want, got, cmp.AllowUnexported(State{}, tableState{}, tableName{}, part{}, counts{}, count{}), cmpopts.IgnoreFields(tableState{}, "table", "sets")); diff != "" {
+				t.Errorf("a fresh look differs (-fresh +this one):\n%s", diff)
+			}
+			if c.partly && c.after == nil && k.seen.changed != nil {
+				t.Error("what was read again is still to be read")
+			}
+		})
+	}
+}
+
 // TestGrowthIsElements adds a VIP, a port and a guest, and takes them away: only elements change, and counters stay.
 func TestGrowthIsElements(t *testing.T) {
 	namespace(t)
@@ -203,19 +276,7 @@ func TestGrowthIsElements(t *testing.T) {
 	bring(t, k, filter.Compile(b))
 	setCounter(t, "spoof-mac", 4711)
 
-	grown := nantes(t, "lame-l1")
-	grown.Services[0].VIPs = append(grown.Services[0].VIPs, netip.MustParseAddr("203.0.113.99"))
-	grown.Services[0].Ports = append(grown.Services[0].Ports, policy.PortRange{Protocol: policy.TCP, First: 8080, Last: 8090})
-	g := grown.Guests[0]
-	g.Name = "another"
-	g.Ports = slices.Clone(g.Ports)
-	for i := range g.Ports {
-		g.Ports[i].Name = policy.PortName(g.Name, g.Ports[i].Interface)
-		g.Ports[i].MAC = policy.MACOf(g.Name, g.Ports[i].Interface)
-	}
-	grown.Guests = append(grown.Guests, g)
-
-	for _, want := range []filter.Ruleset{filter.Compile(grown), filter.Compile(b)} {
+	for _, want := range []filter.Ruleset{filter.Compile(grown(t)), filter.Compile(b)} {
 		steps := bring(t, k, want)
 		if len(steps) == 0 {
 			t.Fatal("nothing changed")

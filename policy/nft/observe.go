@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -33,8 +34,8 @@ type tableState struct {
 	elements map[string]map[filter.Element]bool
 	counts   counts
 
-	table   *nftables.Table
-	dynamic []*nftables.Set // those that count
+	table *nftables.Table
+	sets  []*nftables.Set
 }
 
 // part is a counter, set, chain or rule, and all of it that we manage.
@@ -60,7 +61,8 @@ func ourTables() []tableName {
 // observeAttempts bounds how often a dump is repeated because somebody changed the ruleset meanwhile.
 const observeAttempts = 10
 
-// Observe reads our tables back, as of one generation of the ruleset. Of a generation that was read before only counters are read again.
+// Observe reads our tables back, as of one generation of the ruleset. Of a generation that was read before, or that differs from it only by
+// what Apply did, only counters and the sets that Apply changed are read again.
 func (k *Kernel) Observe(ctx context.Context) (State, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -78,7 +80,7 @@ func (k *Kernel) observe(ctx context.Context) (State, error) {
 		}
 		var state State
 		if k.seen.valid && k.seen.generation == before.ID {
-			state, err = k.recount(k.seen.state)
+			state, err = k.reread(k.seen)
 		} else {
 			state, err = k.dump()
 		}
@@ -121,20 +123,21 @@ func (k *Kernel) dump() (State, error) {
 	return state, nil
 }
 
-// recount reads the counters of tables that are otherwise known.
-func (k *Kernel) recount(known State) (State, error) {
+// reread reads of tables that are otherwise known the counters, and the sets that have changed.
+func (k *Kernel) reread(known seen) (State, error) {
 	state := State{tables: map[tableName]tableState{}}
-	for name, t := range known.tables {
-		t.counts = newCounts()
+	for name, t := range known.state.tables {
+		t.counts, t.elements = newCounts(), maps.Clone(t.elements)
 		if _, err := k.dumpObjects(&t); err != nil {
 			return State{}, fmt.Errorf("read table %s: %w", name, err)
 		}
-		for _, s := range t.dynamic {
-			elements, err := k.read.GetSetElements(s)
-			if err != nil {
-				return State{}, fmt.Errorf("read table %s: list elements of set %s: %w", name, s.Name, err)
+		for _, s := range t.sets {
+			if !s.Dynamic && !known.changed[name][s.Name] {
+				continue
 			}
-			t.counts.hits[s.Name] = observedHits(elements)
+			if err := k.dumpElements(s, &t); err != nil {
+				return State{}, fmt.Errorf("read table %s: %w", name, err)
+			}
 		}
 		state.tables[name] = t
 	}
@@ -194,15 +197,23 @@ func (k *Kernel) dumpSets(table *nftables.Table, t *tableState) error {
 	for _, s := range sets {
 		s.Table = table
 		t.static = append(t.static, part{object: "set " + s.Name, body: observedSet(s)})
-		elements, err := k.read.GetSetElements(s)
-		if err != nil {
-			return fmt.Errorf("list elements of set %s: %w", s.Name, err)
+		t.sets = append(t.sets, s)
+		if err := k.dumpElements(s, t); err != nil {
+			return err
 		}
-		if s.Dynamic {
-			t.counts.hits[s.Name] = observedHits(elements)
-			t.dynamic = append(t.dynamic, s)
-			continue
-		}
+	}
+	return nil
+}
+
+// dumpElements reads what is in a set, or what a dynamic one has counted.
+func (k *Kernel) dumpElements(s *nftables.Set, t *tableState) error {
+	elements, err := k.read.GetSetElements(s)
+	if err != nil {
+		return fmt.Errorf("list elements of set %s: %w", s.Name, err)
+	}
+	if s.Dynamic {
+		t.counts.hits[s.Name] = observedHits(elements)
+	} else {
 		t.elements[s.Name] = observedElements(elements)
 	}
 	return nil
