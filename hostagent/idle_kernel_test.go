@@ -133,9 +133,13 @@ func reducedFilter(a *Agent, kernel *nft.Kernel) func(context.Context, *pass) (w
 		if err != nil {
 			return work{}, err
 		}
-		if whole := a.reading.compile(p.blade); len(of.Tables) == 0 || &whole.Tables[0] != &of.Tables[0] {
-			of = whole
-			less, _ = filtertest.Reduced(whole)
+		whole, err := a.reading.compile(p.blade)
+		if err != nil {
+			return work{}, err
+		}
+		if len(of.Tables) == 0 || &whole.Ruleset.Tables[0] != &of.Tables[0] {
+			of = whole.Ruleset
+			less, _ = filtertest.Reduced(of)
 		}
 		steps, err := nft.Plan(less, have)
 		w := work{apply: func(ctx context.Context) error { return kernel.Apply(ctx, steps) }}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/bladenet/bladenet/policy"
 	"github.com/bladenet/bladenet/policy/filter"
+	"github.com/bladenet/bladenet/policy/nft"
 )
 
 // reading remembers what the last files said, so that the next ones cost what differs in them: a fleet of ten thousand guests is
@@ -15,7 +16,7 @@ type reading struct {
 	loader   policy.Loader
 	deriver  *policy.Deriver
 	compiled policy.Blade
-	rules    filter.Ruleset
+	wanted   nft.Wanted
 }
 
 // load parses and checks files.
@@ -37,11 +38,15 @@ func (r *reading) derive(f *policy.Fleet, name policy.BladeName) (policy.Blade, 
 
 // compile writes a blade's rules. The blade of the call before is told by its slices, which nobody changes: to compare them is
 // cheap.
-func (r *reading) compile(b policy.Blade) filter.Ruleset {
+func (r *reading) compile(b policy.Blade) (nft.Wanted, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !reflect.DeepEqual(r.compiled, b) {
-		r.compiled, r.rules = b, filter.Compile(b)
+	if reflect.DeepEqual(r.compiled, b) {
+		return r.wanted, nil
 	}
-	return r.rules
+	wanted, err := nft.Prepare(filter.Compile(b), r.wanted)
+	if err == nil {
+		r.compiled, r.wanted = b, wanted
+	}
+	return wanted, err
 }

@@ -14,7 +14,6 @@ import (
 	"github.com/bladenet/bladenet/guests"
 	"github.com/bladenet/bladenet/guests/inside"
 	"github.com/bladenet/bladenet/policy"
-	"github.com/bladenet/bladenet/policy/nft"
 	"github.com/bladenet/bladenet/policy/plan"
 )
 
@@ -86,13 +85,13 @@ func (a *Agent) applyFilter(ctx context.Context, p *pass) (work, error) {
 		p.closed = "the filter cannot be read"
 		return work{}, err
 	}
-	steps, err := nft.Plan(a.reading.compile(p.blade), have)
+	want, err := a.reading.compile(p.blade)
 	if err != nil {
 		p.closed = "the filter cannot be planned"
 		return work{}, err
 	}
 	var w work
-	held := ""
+	steps, held := want.Plan(have), ""
 	for _, s := range steps {
 		w.steps = append(w.steps, s.Step)
 		held = cmp.Or(held, a.fights.held(s.Step, time.Now()))

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 
 	"github.com/google/nftables"
@@ -30,19 +31,57 @@ type Step struct {
 	remove  []filter.Element
 }
 
-// Plan compares what the kernel must hold with what it holds. Where the static part of a table is as wanted, only elements
-// change; otherwise the table is replaced as a whole, with its counters' values. The same arguments give the same steps.
-func Plan(want filter.Ruleset, have State) ([]Step, error) {
-	var steps []Step
-	for _, t := range want.Tables {
+// Wanted is a ruleset in the form in which it is compared with what the kernel holds.
+type Wanted struct {
+	Ruleset filter.Ruleset
+	static  [][]part // by table
+}
+
+// Prepare brings a ruleset into that form. Tables whose chains are those of an earlier ruleset, which may be none, are not encoded anew: to
+// compare rules is cheap beside it.
+func Prepare(want filter.Ruleset, earlier Wanted) (Wanted, error) {
+	out := Wanted{Ruleset: want}
+	for i, t := range want.Tables {
 		name := tableName{t.Family, t.Name}
 		if !slices.Contains(ourTables(), name) {
-			return nil, fmt.Errorf("plan table %s: not ours", name)
+			return Wanted{}, fmt.Errorf("plan table %s: not ours", name)
+		}
+		if i < len(earlier.static) && sameStatic(t, earlier.Ruleset.Tables[i]) {
+			out.static = append(out.static, earlier.static[i])
+			continue
 		}
 		static, err := wantedStatic(t)
 		if err != nil {
-			return nil, fmt.Errorf("plan table %s: %w", name, err)
+			return Wanted{}, fmt.Errorf("plan table %s: %w", name, err)
 		}
+		out.static = append(out.static, static)
+	}
+	return out, nil
+}
+
+// sameStatic says whether two tables differ in elements only.
+func sameStatic(a, b filter.Table) bool {
+	bare := func(s filter.Set) filter.Set {
+		s.Elements = nil
+		return s
+	}
+	sameSet := func(x, y filter.Set) bool { return reflect.DeepEqual(bare(x), bare(y)) }
+	return a.Family == b.Family && a.Name == b.Name && slices.Equal(a.Counters, b.Counters) && slices.EqualFunc(a.Sets, b.Sets, sameSet) &&
+		reflect.DeepEqual(a.Chains, b.Chains)
+}
+
+// Plan compares what the kernel must hold with what it holds. Where the static part of a table is as wanted, only elements
+// change; otherwise the table is replaced as a whole, with its counters' values. The same arguments give the same steps.
+func Plan(want filter.Ruleset, have State) ([]Step, error) {
+	w, err := Prepare(want, Wanted{})
+	return w.Plan(have), err
+}
+
+// Plan is the function of that name for a ruleset that was prepared.
+func (w Wanted) Plan(have State) []Step {
+	var steps []Step
+	for i, t := range w.Ruleset.Tables {
+		name, static := tableName{t.Family, t.Name}, w.static[i]
 		held, ok := have.tables[name]
 		if !ok {
 			steps = append(steps, replaceStep(t, plan.Create, "", counts{}))
@@ -63,7 +102,7 @@ func Plan(want filter.Ruleset, have State) ([]Step, error) {
 			}
 		}
 	}
-	return steps, nil
+	return steps
 }
 
 func replaceStep(t filter.Table, verb plan.Verb, reason string, keep counts) Step {

@@ -130,6 +130,30 @@ func TestPlanOfWhatIsHeldIsEmpty(t *testing.T) {
 	}
 }
 
+// TestPrepareAfterAnother holds that what was prepared before only spares work.
+func TestPrepareAfterAnother(t *testing.T) {
+	all := variants(t)
+	for from, first := range all {
+		for to, then := range all {
+			earlier, err := Prepare(first, Wanted{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := Prepare(then, earlier)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want, err := Prepare(then, Wanted{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(want.static, got.static, cmp.AllowUnexported(part{})); diff != "" {
+				t.Errorf("%s after %s (-alone +after):\n%s", to, from, diff)
+			}
+		}
+	}
+}
+
 // TestEveryChangeConverges goes from every variant to every other, with the first transaction refused.
 func TestEveryChangeConverges(t *testing.T) {
 	all := variants(t)
