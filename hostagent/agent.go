@@ -261,6 +261,11 @@ func (a *Agent) keep(ctx context.Context) bool {
 
 // pass brings the blade to the revision in force. The caller holds passing.
 func (a *Agent) pass(ctx context.Context, report func(api.Event)) error {
+	return a.passFrom(ctx, &pass{report: report})
+}
+
+// passFrom is a pass that begins with what p has observed.
+func (a *Agent) passFrom(ctx context.Context, p *pass) error {
 	defer a.health.ready(a.cfg.Ready)
 	now := a.wantedNow()
 	if now.revision.Number == 0 {
@@ -268,7 +273,8 @@ func (a *Agent) pass(ctx context.Context, report func(api.Event)) error {
 		return nil
 	}
 	a.restore(now)
-	out := a.walk(ctx, &pass{blade: now.blade, apply: true, report: report})
+	p.blade, p.apply = now.blade, true
+	out := a.walk(ctx, p)
 	a.meters.passed()
 	for _, step := range a.fights.over(time.Now()) {
 		a.record(api.Entry{Kind: api.Settled, Subsystem: step.Subsystem, Object: step.Object, Guest: step.Guest, Message: "nobody else changes it any more"})

@@ -19,6 +19,8 @@ type pass struct {
 	report func(api.Event) // may be nil
 	apply  bool            // false: only plan
 
+	only []string // names of stages; nil means all
+
 	held   map[policy.GuestName]string // guests that go no further in this pass, and why
 	closed string                      // why no port may join its bridge: the filter is not as wanted
 	seen   *bridges.State              // the links as observed last; nil as soon as a stage has done anything

@@ -89,7 +89,11 @@ func (a *Agent) place(r api.SpawnRequest, what string, report func(api.Event)) (
 	if err != nil {
 		return false, err
 	}
-	out := a.walk(a.life, &pass{blade: blade})
+	look := &pass{blade: blade}
+	if !r.DryRun {
+		look.only = []string{"links", "guests"} // the only ones that refuse a guest
+	}
+	out := a.walk(a.life, look)
 	if r.DryRun {
 		for i := range out.steps {
 			report(api.Event{Step: &out.steps[i]})
@@ -115,7 +119,8 @@ func (a *Agent) place(r api.SpawnRequest, what string, report func(api.Event)) (
 		a.tried(guests.Step{Name: name}, nil) // what an earlier guest of that name met is no news
 	}
 	// A failure of another part of the blade is not this guest's: whether it comes up is what counts.
-	if err := a.pass(a.life, report); err != nil {
+	// The pass goes on from what was looked at: meanwhile only files were written.
+	if err := a.passFrom(a.life, &pass{report: report, seen: look.seen, found: look.found}); err != nil {
 		a.log.Warn("pass", "guests", joinNames(r.Names), "err", err)
 	}
 	return false, nil

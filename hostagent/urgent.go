@@ -12,6 +12,9 @@ func (a *Agent) touch() {
 // everything, and what comes before it in the written order asks libvirt first. A pass towards a new revision keeps the written order, in
 // which a guest that leaves loses its rules after it has ended.
 func (a *Agent) stagesOf(p *pass) []stage {
+	if p.only != nil {
+		return slices.DeleteFunc(slices.Clone(a.order), func(s stage) bool { return !slices.Contains(p.only, s.name) })
+	}
 	i := slices.IndexFunc(a.order, func(s stage) bool { return s.name == "filter" })
 	if !p.apply || !a.touched.Load() || i < 0 || !a.hasPassed() {
 		return a.order

@@ -136,7 +136,7 @@ type SpawnRequest struct {
 	DryRun   bool                 `json:"dry_run,omitempty"`
 
 	Privileged bool `json:"privileged,omitempty"` // without a user namespace
-	Keep     bool                 `json:"keep,omitempty"` // leave what there is when it fails
+	Keep       bool `json:"keep,omitempty"`       // leave what there is when it fails
 }
 
 // DestroyRequest asks that guests be taken out of the policy and removed whole.
