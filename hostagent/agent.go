@@ -194,6 +194,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	go a.watchLimits(ctx)
 	go (&alert.Sender{Blade: a.cfg.Blade, Current: a.wrong, Targets: a.alertTargets, Log: a.log}).Run(ctx)
 	a.resume(ctx)
+	a.finishStops(ctx)
 	retry := firstRetry
 	var pace pace
 	for {

@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
+	"slices"
 	"sync"
 
 	"github.com/bladenet/bladenet/guests"
@@ -26,8 +28,10 @@ type stopped struct {
 
 // stop is how one was stopped.
 type stop struct {
-	Drained bool `json:"drained,omitempty"` // for the stop: its start takes that back
-	Reclone bool `json:"reclone,omitempty"` // it comes back on the newest build of its image
+	Drained  bool `json:"drained,omitempty"`  // for the stop: its start takes that back
+	Reclone  bool `json:"reclone,omitempty"`  // it comes back on the newest build of its image
+	Restart  bool `json:"restart,omitempty"`  // it comes back at once: an agent that finds it so starts it
+	Draining bool `json:"draining,omitempty"` // it runs until it is drained: an agent that finds it so takes that back
 }
 
 // openStopped reads the file. One that cannot be read holds nobody, and is an error beside it.
@@ -83,18 +87,68 @@ func (s *stopped) hold(held map[policy.GuestName]guests.Hold) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for name, how := range s.guests {
+		if how.Draining {
+			continue
+		}
 		held[name] = guests.Hold{Operator: true, Reclone: how.Reclone}
+	}
+}
+
+// unfinished are the guests whose agent ended in the middle of a restart, or while it drained them for a stop.
+func (s *stopped) unfinished() map[policy.GuestName]stop {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := maps.Clone(s.guests)
+	maps.DeleteFunc(out, func(_ policy.GuestName, how stop) bool { return !how.Restart && !how.Draining })
+	return out
+}
+
+// finishStops ends what an earlier agent began: a guest that was being restarted comes back, on the build that it was promised, and one that was
+// being drained for a stop takes connections again.
+func (a *Agent) finishStops(ctx context.Context) {
+	left := a.stopped.unfinished()
+	if len(left) == 0 {
+		return
+	}
+	a.passing.Lock()
+	_ = a.pass(ctx, nil) // stops them and makes clones anew; logged where it failed
+	a.passing.Unlock()
+	silent := func(api.Event) {}
+	for _, name := range slices.Sorted(maps.Keys(left)) {
+		how, message := left[name], "bladed ended while it drained it for a stop: it takes connections again"
+		if how.Restart {
+			message = "bladed ended while it was restarted: it is started again"
+		}
+		_, err := a.wantedGuest(name)
+		if err == nil && how.Drained {
+			err = a.setDrain(api.DrainRequest{Name: name, Undo: true}, silent)
+		}
+		if err = errors.Join(err, a.stopped.change(name, nil)); err != nil {
+			a.log.Error("finish a restart", "guest", name, "err", err)
+		}
+		a.record(api.Entry{Kind: api.Agent, Guest: string(name), Message: message})
 	}
 }
 
 // Stop ends a guest and keeps it stopped, over restarts of the agent and of the blade, until Start. A real server is drained first.
 func (a *Agent) Stop(ctx context.Context, r api.PowerRequest, report func(api.Event)) error {
+	return a.stop(ctx, r, stop{Reclone: r.Reclone}, report)
+}
+
+func (a *Agent) stop(ctx context.Context, r api.PowerRequest, how stop, report func(api.Event)) error {
 	was, err := a.wantedGuest(r.Name)
 	if err != nil {
 		return err
 	}
-	how := stop{Drained: r.Drain > 0 && was.Role == policy.RoleRealServer && !was.Drained, Reclone: r.Reclone}
-	if how.Drained {
+	if before, already := a.stopped.get(r.Name); already {
+		how.Drained = before.Drained // for the first stop
+	} else if r.Drain > 0 && was.Role == policy.RoleRealServer && !was.Drained {
+		how.Drained = true
+		first := how
+		first.Draining = true
+		if err := a.stopped.change(r.Name, &first); err != nil {
+			return err
+		}
 		a.drainBefore(ctx, r.Name, r.Drain, report)
 	}
 	a.passing.Lock()
@@ -145,7 +199,7 @@ func (a *Agent) Restart(ctx context.Context, r api.PowerRequest, report func(api
 		}
 		report(api.Event{Message: fmt.Sprintf("%s: %s -> %s", r.Name, have, newer)})
 	}
-	if err := a.Stop(ctx, r, report); err != nil {
+	if err := a.stop(ctx, r, stop{Reclone: r.Reclone, Restart: true}, report); err != nil {
 		return err
 	}
 	return a.Start(ctx, r, report)

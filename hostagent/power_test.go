@@ -40,6 +40,35 @@ func TestStoppedOutlivesTheAgent(t *testing.T) {
 	}
 }
 
+// TestStopsThatWereCutOff: a guest that is drained for a stop still runs, and what an agent must finish is known after its end.
+func TestStopsThatWereCutOff(t *testing.T) {
+	s, err := openStopped(filepath.Join(t.TempDir(), "stopped.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, how := range map[policy.GuestName]stop{
+		"plain": {}, "drained": {Drained: true}, "draining": {Drained: true, Draining: true}, "restarted": {Restart: true, Reclone: true},
+	} {
+		if err := s.change(name, &how); err != nil {
+			t.Fatal(err)
+		}
+	}
+	again, err := openStopped(s.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	held := map[policy.GuestName]guests.Hold{}
+	again.hold(held)
+	want := map[policy.GuestName]guests.Hold{"plain": {Operator: true}, "drained": {Operator: true}, "restarted": {Operator: true, Reclone: true}}
+	if diff := cmp.Diff(want, held); diff != "" {
+		t.Errorf("held (-want +got):\n%s", diff)
+	}
+	left := map[policy.GuestName]stop{"draining": {Drained: true, Draining: true}, "restarted": {Restart: true, Reclone: true}}
+	if diff := cmp.Diff(left, again.unfinished()); diff != "" {
+		t.Errorf("unfinished (-want +got):\n%s", diff)
+	}
+}
+
 // TestStoppedThatCannotBeRead holds nobody and says so; a change that cannot be written changes nothing.
 func TestStoppedThatCannotBeRead(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "stopped.json")

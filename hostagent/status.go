@@ -127,7 +127,7 @@ func (a *Agent) guestStatus(g policy.Guest, have guests.State) api.Guest {
 			s.State, s.Since = string(o.Phase), o.Since
 		}
 	}
-	if _, ok := a.stopped.get(g.Name); ok {
+	if how, ok := a.stopped.get(g.Name); ok && !how.Draining {
 		s.Held = "an operator stopped it"
 	}
 	for _, p := range g.Ports {

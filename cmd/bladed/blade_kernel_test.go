@@ -72,9 +72,12 @@ func ip(t *testing.T, args ...string) string {
 }
 
 // tinyImage makes a store of one image, which holds one static program.
-func tinyImage(t *testing.T, store string) {
+func tinyImage(t *testing.T, store string) { tinyBuild(t, store, imageID, time.Time{}) }
+
+// tinyBuild adds a build of that image.
+func tinyBuild(t *testing.T, store, id string, made time.Time) {
 	t.Helper()
-	dir := filepath.Join(store, imageID)
+	dir := filepath.Join(store, id)
 	for _, sub := range []string{"bin", "dev", "proc", "sys", "tmp", "etc", "run"} {
 		if err := os.MkdirAll(filepath.Join(dir, "rootfs", sub), 0o755); err != nil {
 			t.Fatal(err)
@@ -85,7 +88,7 @@ func tinyImage(t *testing.T, store string) {
 		t.Fatal(err)
 	}
 	about, err := json.Marshal(image.Image{
-		ID: imageID, Name: "web", Kind: policy.DriverLXC, Command: []string{"/bin/busybox", "sleep", "1000000"}, Halt: "SIGKILL",
+		ID: id, Created: made, Name: "web", Kind: policy.DriverLXC, Command: []string{"/bin/busybox", "sleep", "1000000"}, Halt: "SIGKILL",
 	})
 	if err != nil {
 		t.Fatal(err)

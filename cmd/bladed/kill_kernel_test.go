@@ -20,6 +20,7 @@ import (
 
 	"github.com/bladenet/bladenet/bridges"
 	"github.com/bladenet/bladenet/guests"
+	"github.com/bladenet/bladenet/guests/image"
 	"github.com/bladenet/bladenet/hostagent"
 	"github.com/bladenet/bladenet/hostagent/api"
 	"github.com/bladenet/bladenet/policy"
@@ -78,6 +79,8 @@ func child(dir, do, kill string) error {
 		err = agent.Spawn(ctx, server(killed), report)
 	case "destroy":
 		err = agent.Destroy(ctx, api.DestroyRequest{Names: []policy.GuestName{killed}}, report)
+	case "reclone":
+		err = agent.Restart(ctx, api.PowerRequest{Name: killed, Drain: time.Second, Reclone: true}, report)
 	case "look":
 	}
 	cancel()
@@ -267,4 +270,66 @@ func TestBladedKilledInASpawnAndInADestroy(t *testing.T) {
 	if seen["spawn: true"] == 0 || seen["spawn: false"] == 0 || seen["destroy: true"] == 0 || seen["destroy: false"] == 0 {
 		t.Error("the kills were not spread over both ends")
 	}
+}
+
+// TestBladedKilledInAReclone kills bladed with SIGKILL while it restarts a guest on a newer build of its image. The next bladed has the guest
+// running, not drained and not stopped, on one of the two builds; a reclone that is let be brings the newer one.
+func TestBladedKilledInAReclone(t *testing.T) {
+	dir := newBlade(t)
+	t.Cleanup(func() { bladed(t, dir, "dismantle", 0) })
+	bladed(t, dir, "spawn", 0)
+	entry := read(t, dir, "policy", policy.GuestFile(killed))
+	build := func() string { return strings.TrimSpace(read(t, dir, "state/lxc", string(killed), image.MarkFile)) }
+	upright := func(when string) {
+		t.Helper()
+		if initOf(killed) == 0 {
+			t.Errorf("%s: it does not run", when)
+		}
+		if now := read(t, dir, "policy", policy.GuestFile(killed)); now != entry {
+			t.Errorf("%s: its entry is\n%s", when, now)
+		}
+		if now, err := os.ReadFile(filepath.Join(dir, "state", "stopped.json")); err == nil && string(now) != "{}" {
+			t.Errorf("%s: stopped guests: %s", when, now)
+		}
+	}
+	seen, builds := map[string]int{}, 0
+	for n := range moments {
+		old := build()
+		builds++
+		newer := fmt.Sprintf("web-%012x", builds)
+		tinyBuild(t, filepath.Join(dir, "images"), newer, time.Now())
+		left := bladed(t, dir, "reclone", n)
+		bladed(t, dir, "look", 0)
+		when := fmt.Sprintf("killed at %d", n)
+		upright(when)
+		switch now := build(); now {
+		case old:
+			seen["old"]++
+		case newer:
+			seen["new"]++
+		default:
+			t.Errorf("%s: it stands on %s, neither %s nor %s", when, now, old, newer)
+		}
+		bladed(t, dir, "reclone", 0)
+		upright("recloned after it was " + when)
+		if now := build(); now != newer {
+			t.Errorf("recloned after it was %s: it stands on %s, want %s", when, now, newer)
+		}
+		if n > 0 && left || t.Failed() {
+			t.Logf("the last was %d", n)
+			break
+		}
+	}
+	t.Log("the build that it stood on afterwards, how often:", seen)
+	bladed(t, dir, "destroy", 0)
+	noTrace(t, dir, killed, "destroyed")
+}
+
+func read(t *testing.T, path ...string) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(path...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
 }
