@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"time"
 
@@ -30,7 +31,7 @@ const (
 	answerLimit = time.Minute
 )
 
-// spawner is a blade under a bladed of its own, in the lab, and a folder for the plain tools' containers.
+// spawner is a blade under a bladed of its own, in the lab. One real server stands already: the first of a blade is a rare one.
 type spawner struct {
 	dir    string
 	image  image.Image
@@ -45,14 +46,11 @@ func newSpawner(ctx context.Context) (*spawner, error) {
 		return nil, err
 	}
 	s := &spawner{dir: dir, ended: make(chan error, 1)}
-	err = errors.Join(os.Chmod(dir, 0o755), os.CopyFS(filepath.Join(dir, "policy"), os.DirFS(spawnFleet)), s.takeImage())
-	if err == nil {
-		err = s.plainBase()
-	}
+	err = errors.Join(os.Chmod(dir, 0o755), os.CopyFS(filepath.Join(dir, "policy"), os.DirFS(spawnFleet)), s.takeImage(), s.takePrograms())
 	if err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
-	s.daemon = exec.Command("bladed", s.flags()...)
+	s.daemon = exec.Command(s.program("bladed"), s.flags()...)
 	if err := s.daemon.Start(); err != nil {
 		s.daemon = nil
 		return nil, errors.Join(err, s.Close())
@@ -62,12 +60,67 @@ func newSpawner(ctx context.Context) (*spawner, error) {
 	for begin := time.Now(); ; time.Sleep(50 * time.Millisecond) {
 		status, err := client.Status(ctx)
 		if err == nil && status.Converged {
-			return s, nil
+			break
 		}
 		if time.Since(begin) > answerLimit || ctx.Err() != nil {
 			return nil, errors.Join(fmt.Errorf("bladed is not at rest: %v: %w", status.Waiting, err), s.Close())
 		}
 	}
+	if err := s.spawn("standing"); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+// takePrograms copies ours onto the lab's own disk, where the peers' lie: what the lab shows of the host is read anew at each start.
+func (s *spawner) takePrograms() error {
+	for _, name := range []string{"bladed", "bladectl"} {
+		path, err := exec.LookPath(name)
+		if err != nil {
+			return err
+		}
+		if _, err := command("", "cp", path, s.program(name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *spawner) program(name string) string { return filepath.Join(s.dir, name) }
+
+// signal tells bladed something.
+func (s *spawner) signal(sig unix.Signal) error { return s.daemon.Process.Signal(sig) }
+
+// rest waits until bladed has used no time for a while, so that what one subject left it to look at is not done while another is measured.
+func (s *spawner) rest() error {
+	const quiet, limit = 500 * time.Millisecond, 30 * time.Second
+	begin := time.Now()
+	for last, since := uint64(0), begin; time.Since(since) < quiet && time.Since(begin) < limit; time.Sleep(quiet / 10) {
+		now, err := ticks(s.daemon.Process.Pid)
+		if err != nil {
+			return err
+		}
+		if now != last {
+			last, since = now, time.Now()
+		}
+	}
+	return nil
+}
+
+// ticks is the processor time that a process has used (proc_pid_stat(5), utime and stime).
+func ticks(pid int) (uint64, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, err
+	}
+	_, rest, _ := strings.Cut(string(text), ") ")
+	fields := strings.Fields(rest)
+	if len(fields) < 13 {
+		return 0, fmt.Errorf("process %d: %q has no times", pid, text)
+	}
+	user, err1 := strconv.ParseUint(fields[11], 10, 64)
+	system, err2 := strconv.ParseUint(fields[12], 10, 64)
+	return user + system, errors.Join(err1, err2)
 }
 
 // takeImage copies the image onto the lab's own disk: what the lab shows of the host cannot be mounted with other owners, as unprivileged
@@ -103,8 +156,8 @@ func (s *spawner) flags() []string {
 func (s *spawner) Close() error {
 	var errs []error
 	if s.daemon != nil {
-		errs = append(errs, s.daemon.Process.Signal(unix.SIGTERM), <-s.ended)
-		_, err := command("", "bladed", append(s.flags(), "--dismantle")...)
+		errs = append(errs, s.signal(unix.SIGTERM), <-s.ended)
+		_, err := command("", s.program("bladed"), append(s.flags(), "--dismantle")...)
 		errs = append(errs, err)
 	}
 	return errors.Join(append(errs, os.RemoveAll(s.dir))...)
@@ -124,7 +177,7 @@ func command(stdin, name string, args ...string) (string, error) {
 
 // ctl runs bladectl as an operator does.
 func (s *spawner) ctl(args ...string) error {
-	_, err := command("", "bladectl", append(args, "--socket", s.socket())...)
+	_, err := command("", s.program("bladectl"), append(args, "--socket", s.socket())...)
 	return err
 }
 
@@ -165,77 +218,6 @@ func answers(path string) error {
 	return <-result
 }
 
-// plainBase is the container that lxc-copy clones: the image's files, with what a web server needs to be in the configuration.
-func (s *spawner) plainBase() error {
-	base := filepath.Join(s.dir, "plain", s.image.ID) // lxc-copy wants the original's name in the path of its files
-	if err := os.MkdirAll(base, 0o755); err != nil {
-		return err
-	}
-	config := "lxc.uts.name = base\nlxc.rootfs.path = dir:" + s.image.Rootfs() + "\nlxc.namespace.share.net = /run/netns/plain-1\n" +
-		"lxc.init.cmd = " + strings.Join(s.image.Command, " ") + "\nlxc.apparmor.profile = unconfined\nlxc.autodev = 1\nlxc.tty.max = 0\n" +
-		"lxc.mount.auto = proc:mixed sys:ro\nlxc.cgroup2.memory.max = 64M\nlxc.cgroup2.pids.max = 1024\n"
-	return os.WriteFile(filepath.Join(base, "config"), []byte(config), 0o600)
-}
-
-// What a careful administrator types for one real server: namespace, links on the blade's bridges, sysctls, addresses, VIPs, routes.
-const (
-	plainOutside = `netns add plain-1
-link add plain-1.0 type veth peer name eth0 netns plain-1
-link add plain-1.1 type veth peer name eth1 netns plain-1
-link set plain-1.0 master br130 up
-link set plain-1.1 master br120 up
-`
-	plainInside = `link set lo up
-link set eth0 up
-link set eth1 up
-addr add 198.51.100.99/25 dev eth0
-addr add 2001:db8:130::99/64 dev eth0 nodad
-addr add 10.12.3.99/22 dev eth1
-addr add 2001:db8:120::99/64 dev eth1 nodad
-addr add 203.0.113.10/32 dev lo
-addr add 2001:db8:5::10/128 dev lo nodad
-route add default via 198.51.100.1
-route add ::/0 via 2001:db8:130::1
-`
-)
-
-// plain makes the same server by the plain tools, until it answers.
-func (s *spawner) plain() error {
-	plain := filepath.Join(s.dir, "plain")
-	sysctls := []string{"net.ipv4.conf.all.arp_ignore=1", "net.ipv4.conf.all.arp_announce=2", "net.ipv6.conf.all.accept_ra=0", "net.ipv6.conf.default.accept_ra=0"}
-	for _, c := range []struct {
-		stdin string
-		args  []string
-	}{
-		{plainOutside, []string{"ip", "-batch", "-"}},
-		{"", append([]string{"ip", "netns", "exec", "plain-1", "sysctl", "-q", "-w"}, sysctls...)},
-		{plainInside, []string{"ip", "-n", "plain-1", "-batch", "-"}},
-		{"", []string{"lxc-copy", "-P", plain, "-p", plain, "-n", s.image.ID, "-N", "plain-1", "-s", "-B", "overlay"}},
-		{"", []string{"lxc-start", "-P", plain, "-n", "plain-1"}},
-	} {
-		if _, err := command(c.stdin, c.args[0], c.args[1:]...); err != nil {
-			return err
-		}
-	}
-	return answers("/run/netns/plain-1")
-}
-
-func (s *spawner) plainEnd() error {
-	plain := filepath.Join(s.dir, "plain")
-	for _, args := range [][]string{
-		{"lxc-stop", "-P", plain, "-n", "plain-1", "-k"},
-		{"lxc-destroy", "-P", plain, "-n", "plain-1"},
-		{"ip", "link", "del", "plain-1.0"},
-		{"ip", "link", "del", "plain-1.1"},
-		{"ip", "netns", "del", "plain-1"},
-	} {
-		if _, err := command("", args[0], args[1:]...); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // until makes a subject of something whose wall time counts, in milliseconds, and is taken away afterwards.
 func until(name string, do, away func() error) result.Subject {
 	return result.Subject{Name: name, Measure: func() (float64, error) {
@@ -249,30 +231,73 @@ func until(name string, do, away func() error) result.Subject {
 	}}
 }
 
-// oneServer is S1: one real server from nothing until it answers.
+// oneServer is S1: one real server from nothing until it answers, each kind beside its own kind.
 func oneServer(ctx context.Context, o options) (rows []result.Row, err error) {
 	s, err := newSpawner(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
-	const name = "ours-1"
-	series, err := result.Interleave(
-		o.rounds,
-		until("ours", func() error {
-			if err := s.spawn(name); err != nil {
-				return err
-			}
-			return answers(policy.NamespacePath(name))
-		}, func() error { return s.destroy(name) }),
-		until("plain", s.plain, s.plainEnd),
-	)
-	if err != nil {
+	if _, err := command(plainTable, "nft", "-f", "-"); err != nil {
 		return nil, err
 	}
-	row := result.Compare("S1", "real server in a container: cloned, started, provisioned, answering", "lxc-copy -B overlay, lxc-start, ip, sysctl", "ms",
-		series["ours"], series["plain"])
-	return []result.Row{row.Judged(result.AtMost, 1.3).Noted("ours also writes the policy, a revision and the filter's rules")}, nil
+	defer func() {
+		_, gone := command("", "nft", "delete", "table", "bridge", "plain")
+		err = errors.Join(err, gone)
+	}()
+	kinds := []struct {
+		id, what, peer, note string
+		flags                []string
+		unprivileged         bool
+	}{
+		{
+			"S1", "real server in a privileged container: cloned, started, provisioned, answering", "lxc-copy -B overlay, lxc-start, ip, bridge, sysctl, nft",
+			"both privileged; ours also checks and writes the policy and a revision",
+			[]string{"--privileged"},
+			false,
+		},
+		{
+			"S1.unprivileged", "real server in an unprivileged container, as spawned by default", "the same tools, lxc.idmap over files with shifted owners",
+			"the peer's image was copied and given other owners beforehand, and its containers share their ids; each of ours has ids of its own", nil, true,
+		},
+	}
+	for _, k := range kinds {
+		p, err := newPlain(filepath.Join(s.dir, k.id), s.image, k.unprivileged)
+		if err != nil {
+			return rows, err
+		}
+		series, err := result.Interleave(o.rounds, s.ours(k.flags...), s.alone(until("plain", p.make, p.end)))
+		if err != nil {
+			return rows, err
+		}
+		row := result.Compare(k.id, k.what, k.peer, "ms", series["ours"], series["plain"])
+		rows = append(rows, row.Judged(result.AtMost, 1.3).Noted(k.note))
+	}
+	return rows, nil
+}
+
+// ours is one real server by spawn.
+func (s *spawner) ours(flags ...string) result.Subject {
+	const name = "ours-1"
+	return until("ours", func() error {
+		if err := s.spawn(name, flags...); err != nil {
+			return err
+		}
+		return answers(policy.NamespacePath(name))
+	}, func() error { return errors.Join(s.destroy(name), s.rest()) })
+}
+
+// alone is a subject of the plain tools. Whoever uses them has no bladed: ours does not run meanwhile.
+func (s *spawner) alone(subject result.Subject) result.Subject {
+	measure := subject.Measure
+	subject.Measure = func() (took float64, err error) {
+		if err := s.signal(unix.SIGSTOP); err != nil {
+			return 0, err
+		}
+		defer func() { err = errors.Join(err, s.signal(unix.SIGCONT), s.rest()) }()
+		return measure()
+	}
+	return subject
 }
 
 // manyServers is S2: fifty real servers in one command and in a loop.
@@ -287,7 +312,7 @@ func manyServers(ctx context.Context, o options) (rows []result.Row, err error) 
 	for i := range count {
 		names = append(names, fmt.Sprintf("many-%d", i+1))
 	}
-	away := func() error { return s.destroy(names...) }
+	away := func() error { return errors.Join(s.destroy(names...), s.rest()) }
 	series, err := result.Interleave(
 		min(o.rounds, 3),
 		until("count", func() error { return s.spawn("many", "--count", fmt.Sprint(count)) }, away),
