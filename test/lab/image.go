@@ -61,8 +61,8 @@ func packages() []string {
 func imageKey() string {
 	sum := sha256.New()
 	fmt.Fprintln(sum, imageFormat, suite, rootSize, rootModules)
-	fmt.Fprintln(sum, packages())
-	for _, f := range slices.Concat(rootFiles, rootAccounts) {
+	fmt.Fprintln(sum, packages(), maskedUnits)
+	for _, f := range rootFiles {
 		fmt.Fprintf(sum, "%s %o %d\n%s", f.name, f.mode, len(f.text), f.text)
 	}
 	return suite + "-" + hex.EncodeToString(sum.Sum(nil))[:16]

@@ -9,6 +9,7 @@ import (
 	"net"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -40,7 +41,7 @@ func qemuArgs(l *Lab, s spec) []string {
 		"-object", fmt.Sprintf("memory-backend-memfd,id=memory,size=%dM,share=on", s.Memory), "-numa", "node,memdev=memory",
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 		"-serial", "file:" + l.path(fileConsole),
-		"-qmp", "unix:" + l.path(fileMonitor) + ",server=on,wait=off",
+		"-qmp", "unix:" + l.path(fileMonitor) + ",server=on,wait=off", "-qmp", "unix:" + l.path(fileControl) + ",server=on,wait=off",
 		"-kernel", s.Kernel, "-initrd", l.path(fileInitrd),
 		"-append", kernelLine,
 		"-drive", "file=" + s.Root + ",format=raw,if=virtio,snapshot=on,cache=unsafe",
@@ -55,6 +56,9 @@ func qemuArgs(l *Lab, s spec) []string {
 	return args
 }
 
+// monitorLimit is how long qemu may take for one answer.
+const monitorLimit = 20 * time.Second
+
 // monitor speaks QMP (docs/interop/qmp-spec of qemu) with one machine.
 type monitor struct {
 	conn net.Conn
@@ -63,11 +67,14 @@ type monitor struct {
 
 func openMonitor(socket string) (*monitor, error) {
 	conn, err := net.DialTimeout("unix", socket, time.Second)
+	for end := time.Now().Add(monitorLimit); errors.Is(err, syscall.ECONNREFUSED) && time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		conn, err = net.DialTimeout("unix", socket, time.Second) // its file is there a moment before qemu listens
+	}
 	if err != nil {
 		return nil, err
 	}
 	m := &monitor{conn, bufio.NewReader(conn)}
-	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(monitorLimit))
 	if _, err := m.r.ReadBytes('\n'); err != nil {
 		return nil, errors.Join(fmt.Errorf("read greeting of qemu: %w", err), conn.Close())
 	}
@@ -85,6 +92,7 @@ func (m *monitor) do(command string, arguments any) (json.RawMessage, error) {
 	if err != nil {
 		return nil, err
 	}
+	_ = m.conn.SetDeadline(time.Now().Add(monitorLimit))
 	if _, err := m.conn.Write(question); err != nil {
 		return nil, fmt.Errorf("ask qemu for %s: %w", command, err)
 	}

@@ -13,7 +13,7 @@ type rootFile struct {
 	text string
 }
 
-// rootFiles make libvirtd run by hand, without systemd, dbus and confinement, and give the machine an identity.
+// rootFiles make libvirtd run without confinement, and by hand without systemd and dbus, and give the machine an identity.
 var rootFiles = []rootFile{
 	{"etc/libvirt/qemu.conf", 0o600, `user = "root"
 group = "root"
@@ -32,30 +32,27 @@ auth_unix_ro = "none"
 	{"etc/modprobe.d/bladenet-lab.conf", 0o644, "options dummy numdummies=0\n"},
 }
 
-// rootAccounts are lines of account files. libvirtd asks for its default user before it reads that it runs guests as root.
-var rootAccounts = []rootFile{
-	{"etc/passwd", 0, "libvirt-qemu:x:64055:64055::/var/lib/libvirt:/usr/sbin/nologin\n"},
-	{"etc/group", 0, "libvirt-qemu:x:64055:\n"},
+// maskedUnits are what systemd, where it runs, does not start: the router and the store have places of their own, no container wants LXC's own
+// bridge, and nobody logs in.
+var maskedUnits = []string{
+	"frr.service", "etcd.service", "ssh.service", "ssh.socket", "lxc-net.service", "getty@.service", "serial-getty@.service", "getty-static.service",
+	"apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "e2scrub_all.timer", "e2scrub_reap.service", "fstrim.timer", "logrotate.timer",
+	"systemd-timesyncd.service", "systemd-pstore.service",
 }
 
-// addAccounts appends rootAccounts to the files that packages made.
-func addAccounts(root string) error {
-	for _, f := range rootAccounts {
-		out, err := os.OpenFile(filepath.Join(root, f.name), os.O_WRONLY|os.O_APPEND, 0)
-		if err != nil {
-			return err
-		}
-		_, err = out.WriteString(f.text)
-		if err := errors.Join(err, out.Close()); err != nil {
-			return err
-		}
+func maskUnits(root string) error {
+	var errs []error
+	for _, unit := range maskedUnits {
+		path := filepath.Join(root, "etc/systemd/system", unit)
+		_ = os.Remove(path) // a unit may have an alias there
+		errs = append(errs, os.Symlink("/dev/null", path))
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
-// writeRoot adds rootFiles and the mount points of the shares to a root file system.
+// writeRoot adds rootFiles to a root file system, masks units and makes the mount points of the shares.
 func writeRoot(root string) error {
-	if err := addAccounts(root); err != nil {
+	if err := maskUnits(root); err != nil {
 		return err
 	}
 	for _, f := range rootFiles {

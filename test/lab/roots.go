@@ -68,7 +68,7 @@ func makeRoot(ctx context.Context, root, file, lab string) error {
 	return os.Rename(fresh, file)
 }
 
-// mountRoots shows each image's file system where the image is.
+// mountRoots shows each image's file system where the image is; the machine does so before its services start.
 const mountRoots = `for file in /lab/src/` + rootsFolder + `/*.ext4; do
 	image=${file##*/}
 	at=/lab/images/${image%.ext4}/rootfs

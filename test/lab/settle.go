@@ -13,12 +13,15 @@ import (
 	"strings"
 
 	"github.com/bladenet/bladenet/policy"
+	"github.com/bladenet/bladenet/test/lab/guest"
 )
 
 // settle makes the machine a blade, or several, with a router and a user beside.
 func (u *start) settle(ctx context.Context) error {
-	if err := u.script(ctx, machine, mountRoots, nil); err != nil {
-		return fmt.Errorf("mount images: %w", err)
+	if u.spec.Systemd {
+		if err := u.services(ctx); err != nil {
+			return err
+		}
 	}
 	if err := u.spaces(ctx); err != nil {
 		return err
@@ -41,10 +44,31 @@ func (u *start) script(ctx context.Context, in, text string, stdin io.Reader) er
 	return err
 }
 
+// services waits until systemd has started everything, and takes nothing that failed. It has made every mount shared, and a file that holds a
+// mount namespace may not lie in one.
+func (u *start) services(ctx context.Context) error {
+	const text = `until [ -S /run/systemd/private ]; do sleep 0.2; done
+state=$(systemctl is-system-running --wait || true)
+if [ "$state" != running ]; then
+	echo "the system is $state"
+	systemctl --no-legend --failed
+	exit 1
+fi
+mount --make-private ` + guest.Spaces
+	if err := u.script(ctx, machine, text, nil); err != nil {
+		return fmt.Errorf("start services: %w", err)
+	}
+	u.say("systemd has started everything")
+	return nil
+}
+
 // spaces makes the namespaces and brings the policy files.
 func (u *start) spaces(ctx context.Context) error {
 	if err := u.script(ctx, machine, u.topology.spacesScript(), nil); err != nil {
 		return fmt.Errorf("make namespaces: %w", err)
+	}
+	if u.again {
+		return nil
 	}
 	files, err := policyTar(u.policy)
 	if err != nil {
@@ -133,14 +157,19 @@ func (u *start) virtualization(ctx context.Context) error {
 		return err
 	}
 	err = u.onBlades(ctx, func(ctx context.Context, blade string) error {
-		if cache != nil {
+		if cache != nil && !u.again {
 			if err := u.script(ctx, blade, "tar -x -C /var/cache/libvirt", bytes.NewReader(cache)); err != nil {
 				return fmt.Errorf("bring libvirt's cache: %w", err)
 			}
 		}
-		const text = `mkdir -p /run/libvirt /var/log/libvirt
-libvirtd -d -p /run/libvirt/libvirtd.pid
-virsh -q -c qemu:///system list --all`
+		text := "mkdir -p /run/libvirt /var/log/libvirt\nlibvirtd -d -p /run/libvirt/libvirtd.pid\n"
+		switch {
+		case u.again:
+			text = ""
+		case u.spec.Systemd:
+			text = "systemctl restart libvirtd\n" // it reads the cache when it starts
+		}
+		text += "virsh -q -c qemu:///system list --all"
 		if err := u.script(ctx, blade, text, nil); err != nil {
 			return fmt.Errorf("start libvirtd: %w", err)
 		}

@@ -62,6 +62,7 @@ const (
 	fileConsole    = "console.log"
 	fileQEMU       = "qemu.log"
 	fileMonitor    = "qmp.sock"
+	fileControl    = "control.sock" // the same for whoever restarts the machine
 	fileLog        = "supervisor.log"
 	fileInitrd     = "initrd"
 )
@@ -83,6 +84,7 @@ type spec struct {
 	Source  string        `json:"source"`
 	Images  string        `json:"images"`
 	Fleet   string        `json:"fleet"`
+	Systemd bool          `json:"systemd"`
 	Blades  []string      `json:"blades"`
 	Started time.Time     `json:"started"`
 }

@@ -22,19 +22,20 @@ import (
 
 // Options say what lab to start.
 type Options struct {
-	Name   string        // DefaultName if empty
-	Binary string        // the lab command: the machine's first process and the supervisor; this program if empty
-	Source string        // the repository, at /lab/src in the machine; found from the working folder if empty
-	Images string        // base images of guests, at /lab/images; build/images of the repository if empty
-	Fleet  string        // policy files; test/fleets/one-blade of the repository if empty
-	Blades int           // how many of the fleet's blades; 1 if 0
-	Agent  bool          // start bladed on each blade
-	Memory int           // MiB; 6144 if 0
-	CPUs   int           // if 0, one when it is emulated (see emulatedCPUs), else two
-	TTL    time.Duration // when the lab ends by itself; 3 h if 0
-	Keep   bool          // leave a machine that did not become ready running
-	Limit  time.Duration // how long Up may take, a new image not counted; 5 min if 0
-	Log    io.Writer     // what Up does, with times; nowhere if nil
+	Name    string        // DefaultName if empty
+	Binary  string        // the lab command: the machine's first process and the supervisor; this program if empty
+	Source  string        // the repository, at /lab/src in the machine; found from the working folder if empty
+	Images  string        // base images of guests, at /lab/images; build/images of the repository if empty
+	Fleet   string        // policy files; test/fleets/one-blade of the repository if empty
+	Blades  int           // how many of the fleet's blades; 1 if 0
+	Agent   bool          // start bladed on each blade
+	Memory  int           // MiB; 6144 if 0
+	CPUs    int           // if 0, one when it is emulated (see emulatedCPUs), else two
+	TTL     time.Duration // when the lab ends by itself; 3 h if 0
+	Systemd bool          // is the first process, as on a real blade: services come from packages
+	Keep    bool          // leave a machine that did not become ready running
+	Limit   time.Duration // how long Up may take, a new image not counted; 5 min if 0
+	Log     io.Writer     // what Up does, with times; nowhere if nil
 }
 
 // emulatedCPUs is how many processors qemu emulates. With two in threads of their own, 7.2 and 10.0 alike now and then lose a KVM guest of the
@@ -148,6 +149,7 @@ type start struct {
 	options  Options
 	begin    time.Time
 	image    Image
+	again    bool // of a machine that is up: its disk is as it was left
 	policy   []policy.File
 	topology topology
 	spec     spec
@@ -171,6 +173,9 @@ func (u *start) prepare(ctx context.Context) (err error) {
 	u.policy = files
 	if u.topology, err = makeTopology(f, u.options.Blades); err != nil {
 		return err
+	}
+	if o := u.options; o.Systemd && (o.Agent || o.Blades > 1) {
+		return errors.New("under systemd there is one blade, and bladed comes from its package")
 	}
 	for _, tool := range []string{"qemu-system-x86_64", virtiofsd} {
 		if _, err := exec.LookPath(tool); err != nil {
@@ -198,7 +203,7 @@ func (u *start) prepare(ctx context.Context) (err error) {
 	}
 	u.spec = spec{
 		Version: specVersion, Name: o.Name, Token: rand.Text(), Accel: accel, Memory: o.Memory, CPUs: o.CPUs, TTL: o.TTL, Kernel: u.image.Kernel(),
-		Root: u.image.Root(), Source: o.Source, Images: o.Images, Fleet: o.Fleet, Started: u.begin,
+		Root: u.image.Root(), Source: o.Source, Images: o.Images, Fleet: o.Fleet, Systemd: o.Systemd, Started: u.begin,
 	}
 	for _, b := range u.topology.Blades {
 		u.spec.Blades = append(u.spec.Blades, b.Name)
@@ -286,6 +291,7 @@ func (u *start) writeInitrd() error {
 	}
 	config := guest.Config{
 		Token: u.spec.Token, Hostname: u.spec.Blades[0], Blade: u.spec.Blades[0], MAC: controlMAC, Address: controlAddress, Port: controlPort, Modules: bootModules,
+		Mounts: mountRoots, Systemd: u.spec.Systemd,
 	}
 	if len(u.spec.Blades) > 1 {
 		config.Hostname = "lab"

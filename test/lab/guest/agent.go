@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/signal"
 	"runtime"
 	"time"
 
@@ -18,6 +19,7 @@ import (
 // Agent runs commands for the host, each on its own connection, until it is killed. It listens in the control namespace and
 // lives in the blade's.
 func Agent() error {
+	signal.Reset(unix.SIGTERM) // systemd ends with it what is left at a shutdown
 	config, err := readConfig(ConfigFile)
 	if err != nil {
 		return err

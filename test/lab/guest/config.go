@@ -16,6 +16,8 @@ type Config struct {
 	Port     int      `json:"port"`    // where the agent listens
 	Shares   []Share  `json:"shares"`
 	Modules  []string `json:"modules"` // loaded at boot; one that does not fit the processor is left out
+	Mounts   string   `json:"mounts"`  // a shell's script that mounts what is in the shares
+	Systemd  bool     `json:"systemd"` // becomes the first process; the agent is its child
 }
 
 // Share is a folder of the host.

@@ -19,9 +19,9 @@ const newRoot = "/root"
 // Init is the machine's first process, started by the kernel from the initramfs. It never returns: when the agent ends, or
 // something cannot be done, it says why on the console and switches the machine off.
 func Init() {
-	err := boot()
+	config, err := boot()
 	if err == nil {
-		err = serveAndReap()
+		err = serveAndReap(config)
 	}
 	fmt.Printf("lab: machine stops: %v\n", err)
 	time.Sleep(100 * time.Millisecond) // the console is slower than the power switch
@@ -29,16 +29,16 @@ func Init() {
 	os.Exit(1) // a panic, then; panic=-1 makes the kernel restart and qemu ends
 }
 
-func boot() error {
+func boot() (Config, error) {
 	if err := enterRoot(); err != nil {
-		return fmt.Errorf("enter root file system: %w", err)
+		return Config{}, fmt.Errorf("enter root file system: %w", err)
 	}
 	config, err := readConfig(ConfigFile)
 	if err != nil {
-		return err
+		return config, err
 	}
 	if err := mountAll(); err != nil {
-		return err
+		return config, err
 	}
 	// modprobe takes the longest by far, in an emulated processor.
 	var wait sync.WaitGroup
@@ -47,7 +47,7 @@ func boot() error {
 	wait.Go(func() { errs[1] = mountShares(config) })
 	wait.Go(func() { errs[2] = errors.Join(setIdentity(config), controlUp(config)) })
 	wait.Wait()
-	return errors.Join(errs[:]...)
+	return config, errors.Join(append(errs[:], mountInShares(config))...)
 }
 
 // mountPoint is one line of a machine's mounts.
@@ -236,6 +236,14 @@ func mountShares(c Config) error {
 	return nil
 }
 
+// mountInShares needs the shares and the module that loops.
+func mountInShares(c Config) error {
+	if out, err := exec.Command("/bin/sh", "-euc", c.Mounts).CombinedOutput(); err != nil {
+		return fmt.Errorf("mount what is in the shares: %w: %s", err, out)
+	}
+	return nil
+}
+
 func setIdentity(c Config) error {
 	limit := unix.Rlimit{Cur: 1 << 16, Max: 1 << 20}
 	return errors.Join(
@@ -280,13 +288,16 @@ func linkByMAC(mac string) (string, error) {
 	return "", fmt.Errorf("find network card %s: none of %d links", mac, len(links))
 }
 
-// serveAndReap runs the agent and waits for every process that loses its parent. It returns when the agent has ended.
-func serveAndReap() error {
+// serveAndReap runs the agent and waits for every process that loses its parent, or lets systemd do that. It returns when the agent has ended.
+func serveAndReap(config Config) error {
 	agent, err := os.StartProcess(Binary, []string{"lab", "agent"}, &os.ProcAttr{
 		Dir: "/root", Env: environment(), Files: []*os.File{nil, os.Stdout, os.Stderr},
 	})
 	if err != nil {
 		return fmt.Errorf("start agent: %w", err)
+	}
+	if config.Systemd {
+		return fmt.Errorf("become systemd: %w", unix.Exec("/sbin/init", []string{"/sbin/init"}, environment()))
 	}
 	for {
 		var status unix.WaitStatus

@@ -17,10 +17,11 @@ import (
 
 const usage = `A blade in a virtual machine, with a router and a user beside it.
 
-  lab up    [--name N] [--blades N] [--fleet DIR] [--agent] [--memory MiB] [--images DIR] [--ttl 3h]
+  lab up    [--name N] [--blades N] [--fleet DIR] [--agent | --systemd] [--memory MiB] [--images DIR] [--ttl 3h]
   lab exec  [--name N] [--in blade|router|client|NAME] [--dir DIR] -- COMMAND [ARGS...]
   lab shell [--name N] [--in ...]
   lab test  [--name N] [--in ...] [--run REGEX] PACKAGE...    build kernel tests, run them in the machine
+  lab reboot [--name N]                            let systemd restart the machine; its disk stays
   lab down  [--name N]
   lab list
   lab image                                        build the machine's disk only
@@ -67,7 +68,7 @@ func main() {
 // run runs one verb.
 func run(ctx context.Context, env environment, args []string) error {
 	verbs := map[string]func(context.Context, environment, []string) error{
-		"up": up, "exec": execute, "shell": shell, "down": down, "list": list, "image": image, "test": test,
+		"up": up, "exec": execute, "shell": shell, "down": down, "list": list, "image": image, "test": test, "reboot": reboot,
 		// Not for people: the other ends of a lab.
 		"supervise": internal(1, func(args []string) error { return lab.Supervise(args[0]) }),
 		"agent":     internal(0, func([]string) error { return guest.Agent() }),

@@ -15,6 +15,7 @@ func up(ctx context.Context, env environment, args []string) error {
 	set.IntVar(&o.Blades, "blades", 1, "how many of the fleet's blades")
 	set.StringVar(&o.Fleet, "fleet", "", "folder of policy files (default test/fleets/one-blade)")
 	set.BoolVar(&o.Agent, "agent", false, "start bladed on each blade")
+	set.BoolVar(&o.Systemd, "systemd", false, "let systemd be the first process, with the blade's services from their packages")
 	set.IntVar(&o.Memory, "memory", 6144, "memory of the machine, in MiB")
 	set.IntVar(&o.CPUs, "cpus", 0, "processors of the machine; 0: one when it is emulated, else two")
 	set.StringVar(&o.Images, "images", "", "base images of guests (default build/images)")
@@ -39,6 +40,18 @@ func down(_ context.Context, env environment, args []string) error {
 		return err
 	}
 	return lab.Down(*name)
+}
+
+func reboot(ctx context.Context, env environment, args []string) error {
+	set, name := flags(env, "reboot")
+	if err := parse(set, args); err != nil {
+		return err
+	}
+	l, err := lab.Open(*name)
+	if err != nil {
+		return err
+	}
+	return l.Reboot(ctx, env.stderr)
 }
 
 func image(ctx context.Context, env environment, args []string) error {
