@@ -14,7 +14,7 @@ LEVELS := kernel,lab
 # Packages with tests that need a blade's kernel.
 KERNEL = $(shell grep -rlE "^//go:build kernel" --include=*_test.go bridges cmd guests hostagent packaging policy test/bench | xargs -n1 dirname | sort -u | sed "s|^|./|")
 
-.PHONY: help deps build images package demo test lint unit kernel e2e failover chaos crash differential bench bench-deps fuzz clean
+.PHONY: help deps build images package demo test lint unit kernel e2e systemd failover chaos crash differential bench bench-deps fuzz clean
 
 help: ## what there is
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -39,7 +39,7 @@ demo: images ## boot the lab and show a user's requests answered over a v4 and a
 	$(GO) run ./test/demo
 
 test: lint unit ## everything: lint, unit, kernel and end-to-end tests
-	$(MAKE) --jobs 2 --output-sync=target kernel e2e # two labs of one processor each
+	$(MAKE) --jobs 2 --output-sync=target kernel e2e systemd # two labs of one processor each
 
 lint: deps ## formatting, vet, staticcheck
 	@test -z "$$($(GO) tool gofumpt -l . | tee /dev/stderr)"
@@ -49,7 +49,7 @@ lint: deps ## formatting, vet, staticcheck
 unit: deps ## what needs neither root nor a special kernel
 	$(GO) test -race -tags $(TAGS) ./...
 
-kernel: images package ## what needs the kernel of a blade: namespaces, links, rules, guests, in the lab
+kernel: images ## what needs the kernel of a blade: namespaces, links, rules, guests, in the lab
 	bin/lab down --name $(LAB)-kernel
 	trap 'bin/lab down --name $(LAB)-kernel' EXIT; bin/lab up --name $(LAB)-kernel && bin/lab test --name $(LAB)-kernel $(KERNEL)
 
@@ -60,6 +60,9 @@ e2e: images ## the product as a user has it, and the lab itself
 	trap 'bin/lab down --name $(LAB)-two' EXIT; bin/lab up --name $(LAB)-two --blades 2 --fleet test/fleets/two-blades --agent && \
 	bin/lab test --name $(LAB)-two --in machine -v --run TestDirectReturn --timeout 15m ./test/e2e/twoblades
 	$(GO) test -tags lab ./test/lab/...
+
+systemd: images package ## the Debian packages on a blade with systemd, in the lab
+	LAB_NAME=$(LAB) $(GO) test -tags lab -v -count 1 -timeout 30m -run Packages ./test/e2e/systemd
 
 failover: images ## kill a director under 200 sessions, over two blades in the lab
 	bin/lab down --name $(LAB)-failover
