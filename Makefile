@@ -14,7 +14,7 @@ LEVELS := kernel,lab
 # Packages with tests that need a blade's kernel.
 KERNEL = $(shell grep -rlE "^//go:build kernel" --include=*_test.go bridges cmd guests hostagent packaging policy test/bench | xargs -n1 dirname | sort -u | sed "s|^|./|")
 
-.PHONY: help deps build images package demo test lint unit kernel e2e systemd failover chaos crash differential bench bench-deps fuzz clean
+.PHONY: help deps build images package demo test lint unit kernel e2e systemd failover sites chaos crash differential bench bench-deps fuzz clean
 
 help: ## what there is
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -68,6 +68,11 @@ failover: images ## kill a director under 200 sessions, over two blades in the l
 	bin/lab down --name $(LAB)-failover
 	trap 'bin/lab down --name $(LAB)-failover' EXIT; bin/lab up --name $(LAB)-failover --blades 2 --fleet test/fleets/two-blades --agent && \
 	bin/lab test --name $(LAB)-failover --in machine -v --run TestADirectorDies --timeout 15m ./test/e2e/twoblades
+
+sites: images ## two sites, one director by OSPF and one by BGP: locality, a site cut off, a director drained, in the lab
+	bin/lab down --name $(LAB)-sites
+	trap 'bin/lab down --name $(LAB)-sites' EXIT; bin/lab up --name $(LAB)-sites --blades 2 --fleet test/fleets/two-sites --agent && \
+	bin/lab test --name $(LAB)-sites --in machine -v --run TestTwoSites --timeout 15m ./test/e2e/twoblades
 
 CHAOS ?= 10m
 RESTARTS ?= 100
