@@ -14,7 +14,7 @@ LEVELS := kernel,lab
 # Packages with tests that need a blade's kernel.
 KERNEL = $(shell grep -rlE "^//go:build kernel" --include=*_test.go bridges cmd guests hostagent packaging policy test/bench | xargs -n1 dirname | sort -u | sed "s|^|./|")
 
-.PHONY: help deps build images package demo test lint unit kernel e2e systemd failover sites chaos crash differential bench bench-deps fuzz clean
+.PHONY: help deps build images package demo test lint unit kernel e2e systemd failover sites chaos soak crash differential bench bench-deps fuzz clean
 
 help: ## what there is
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -80,6 +80,12 @@ chaos: images ## harm a blade for CHAOS, then end its agent RESTARTS times under
 	bin/lab down --name $(LAB)-chaos
 	trap 'bin/lab down --name $(LAB)-chaos' EXIT; bin/lab up --name $(LAB)-chaos && bin/lab test --name $(LAB)-chaos --run '^$$' ./test/e2e && \
 	  bin/lab exec --name $(LAB)-chaos -- sh -c 'cd /lab/src/test/e2e && BLADENET_CHAOS=$(CHAOS) BLADENET_RESTARTS=$(RESTARTS) exec ../../build/kerneltests/test_e2e.test -test.v -test.timeout 1h -test.run "Chaos|Restarts"' </dev/null
+
+SOAK ?= 1h
+soak: images ## change the policy once a second for SOAK, in the lab: nothing that the agent holds grows
+	bin/lab down --name $(LAB)-soak
+	trap 'bin/lab down --name $(LAB)-soak' EXIT; bin/lab up --name $(LAB)-soak --ttl 6h && bin/lab test --name $(LAB)-soak --run '^$$' ./test/e2e && \
+	  bin/lab exec --name $(LAB)-soak -- sh -c 'cd /lab/src/test/e2e && BLADENET_SOAK=$(SOAK) exec ../../build/kerneltests/test_e2e.test -test.v -test.timeout 6h -test.run Soak' </dev/null
 
 PACKETS ?= 6000
 FLEETS ?= 25
