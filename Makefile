@@ -94,7 +94,7 @@ differential: images ## 111 000 drawn packets through Judge and a blade's kernel
 	trap 'bin/lab down --name $(LAB)-differential' EXIT; bin/lab up --name $(LAB)-differential && bin/lab test --name $(LAB)-differential --run '^$$' ./policy/nft && \
 	  bin/lab exec --name $(LAB)-differential -- sh -c 'cd /lab/src/policy/nft && exec ../../build/kerneltests/policy_nft.test -test.v -test.run AgreesWithKernel -test.timeout 1h -packets $(PACKETS) -fleets $(FLEETS)' </dev/null
 
-crash: build ## kill the agent after every single step of bringing a blade up, of ten changes, of a spawn and a destroy, in the lab; takes long
+crash: build ## kill the agent after every single step of bringing a blade up, of ten changes, of a spawn, a destroy and a reclone, in the lab; takes long
 	mkdir -p build/kerneltests && $(GO) test -c -tags $(TAGS),kernel -o build/kerneltests/hostagent.test ./hostagent && $(GO) test -c -tags $(TAGS),kernel -o build/kerneltests/bladed.test ./cmd/bladed
 	bin/lab down --name $(LAB)-crash
 	trap 'bin/lab down --name $(LAB)-crash' EXIT; bin/lab up --name $(LAB)-crash && bin/lab exec --name $(LAB)-crash -- sh -c \

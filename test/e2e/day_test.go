@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/bladenet/bladenet/hostagent/api"
 	"github.com/bladenet/bladenet/policy"
 )
@@ -19,6 +21,8 @@ import (
 // TestOperatorsDay is one blade from nothing to answered requests and through the mishaps of a day. The parts build on each other, so the
 // first that fails ends it.
 func TestOperatorsDay(t *testing.T) {
+	look := strangers(t)
+	before := look()
 	b := begin(t)
 	for _, part := range []struct {
 		name string
@@ -50,6 +54,9 @@ func TestOperatorsDay(t *testing.T) {
 		if !t.Run(part.name, func(t *testing.T) { part.run(t, b) }) {
 			t.FailNow()
 		}
+	}
+	if diff := cmp.Diff(before, look()); diff != "" {
+		t.Errorf("what is not ours changed (-before +after):\n%s", diff)
 	}
 }
 
