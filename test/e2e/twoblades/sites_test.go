@@ -128,7 +128,7 @@ func cutOff(t *testing.T) {
 			run(t, "ip", "link", "set", way, "up")
 		}
 	}
-	t.Cleanup(join)
+	defer join() // not a cleanup: the test's context has ended then, and run needs it
 	for _, way := range ways {
 		run(t, "ip", "link", "set", way, "down")
 	}
