@@ -96,6 +96,7 @@ type Agent struct {
 	order     []stage
 	fill      func(ctx context.Context, namespace string, steps []inside.Step) error
 	storeLost func(ctx context.Context, wake func()) error
+	host      string // root of the host that doctor looks at; empty: the host's own
 	journal   *journal.Journal
 	meters    *meters
 	fights    *fights

@@ -20,6 +20,7 @@ import (
 func remoteBlade(t *testing.T, servers, clients *pki.Authority) (address string, files pki.Pair) {
 	t.Helper()
 	a, _, _ := firstRevision(t, &world{})
+	a.host = t.TempDir() // an operator lets doctor mend it
 	files = servers.Issue(t, t.TempDir(), "blades", time.Hour)
 	l, err := ListenTLS("127.0.0.1:0", Certificates{Cert: files.Cert, Key: files.Key, ClientCA: clients.File})
 	if err != nil {
