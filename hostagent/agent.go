@@ -116,7 +116,7 @@ type Agent struct {
 	mu      sync.Mutex // guards what follows
 	now     wanted
 	waiting []api.Waiting
-	passed  bool                              // a pass has ended since the revision came into force
+	passed  bool                              // a pass has ended since the revision came into force, or a guest was let go
 	failed  bool                              // the last pass failed
 	reached bool                              // the revision had its way once: what is found from now on is drift
 	phases  map[policy.GuestName]guests.Phase // as the last pass found them

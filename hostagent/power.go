@@ -126,6 +126,7 @@ func (a *Agent) finishStops(ctx context.Context) {
 		if err = errors.Join(err, a.stopped.change(name, nil)); err != nil {
 			a.log.Error("finish a restart", "guest", name, "err", err)
 		}
+		a.unsettle()
 		a.record(api.Entry{Kind: api.Agent, Guest: string(name), Message: message})
 	}
 }
@@ -182,7 +183,15 @@ func (a *Agent) release(name policy.GuestName, report func(api.Event)) error {
 	if err := a.stopped.change(name, nil); err != nil {
 		return err
 	}
+	a.unsettle()
 	return a.pass(a.life, report)
+}
+
+// unsettle notes that more is wanted than the last pass knew: the blade is not as wanted before the next one.
+func (a *Agent) unsettle() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.passed = false
 }
 
 // Restart stops a guest and starts it, which is when a changed definition takes effect. Asked to reclone it restarts only a guest whose image

@@ -69,6 +69,28 @@ func TestStopsThatWereCutOff(t *testing.T) {
 	}
 }
 
+// TestABladeWithAnUnfinishedRestartHasNotConverged: not before the pass that starts the guest.
+func TestABladeWithAnUnfinishedRestartHasNotConverged(t *testing.T) {
+	a, _, _ := firstRevision(t, &world{})
+	converged := func(when string, want bool) {
+		t.Helper()
+		if s, err := a.Status(t.Context()); err != nil || s.Converged != want {
+			t.Errorf("%s: converged %t, want %t (%v)", when, s.Converged, want, err)
+		}
+	}
+	converged("before", true)
+	if err := a.stopped.change("www-1", &stop{Restart: true}); err != nil {
+		t.Fatal(err)
+	}
+	converged("in the middle of a restart", false)
+	a.finishStops(t.Context())
+	converged("let go, and not started yet", false)
+	if err := a.pass(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	converged("after the pass that starts it", true)
+}
+
 // TestStoppedThatCannotBeRead holds nobody and says so; a change that cannot be written changes nothing.
 func TestStoppedThatCannotBeRead(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "stopped.json")

@@ -37,7 +37,7 @@ func (a *Agent) observed(ctx context.Context, now wanted) (api.Status, error) {
 	if t := now.revision.Trial; t != nil {
 		s.Trial = &api.Trial{Back: t.Back, Verified: t.Verified, Deadline: t.Deadline}
 	}
-	s.Converged = passed && !failed && len(s.Waiting) == 0
+	s.Converged = passed && !failed && len(s.Waiting) == 0 && len(a.stopped.unfinished()) == 0
 	if now.revision.Number == 0 {
 		return s, nil
 	}
