@@ -76,7 +76,8 @@ func openLine(path string) (*os.File, error) {
 func couple(ctx context.Context, line, in, out *os.File) error {
 	ended := make(chan error, 2)
 	go func() {
-		_, err := io.Copy(line, in)
+		// As a plain writer: a file would copy within the kernel and hold the line, which is to be closed, while it waits for in.
+		_, err := io.Copy(struct{ io.Writer }{line}, in)
 		ended <- err
 	}()
 	go func() {
