@@ -195,6 +195,9 @@ func (c *CheckEntry) at(guest GuestName, a netip.Addr) Check {
 
 // ipvsSysctls are those of net/ipv4/vs (Documentation/networking/ipvs-sysctl.rst; schedule_icmp: net/netfilter/ipvs).
 // sloppy_tcp lets a director take over a connection that it never saw begin: only a survive service wants that.
+//
+// drop_entry, drop_packet and secure_tcp stay off: they drop users' packets once less than 4 MiB are free, and take the page cache for
+// memory that is not (update_defense_level in net/netfilter/ipvs/ip_vs_ctl.c), which a director that has run for long has little else than.
 func (d *deriver) ipvsSysctls() []Sysctl {
 	sloppy := "0"
 	if slices.ContainsFunc(d.zoneServices(), func(s *ServiceEntry) bool { return s.Mode == ModeSurvive }) {
@@ -205,10 +208,6 @@ func (d *deriver) ipvsSysctls() []Sysctl {
 		{"net/ipv4/vs/schedule_icmp", "1"},
 		{"net/ipv4/vs/expire_nodest_conn", "1"},
 		{"net/ipv4/vs/expire_quiescent_template", "1"},
-		// Against floods of connections that nobody means: once memory is short, and only then, half-open ones go first.
-		{"net/ipv4/vs/drop_entry", "1"},
-		{"net/ipv4/vs/drop_packet", "1"},
-		{"net/ipv4/vs/secure_tcp", "1"},
 	}
 }
 
