@@ -123,10 +123,10 @@ func status(t *testing.T) api.Status {
 	return s
 }
 
-// converged waits until nothing is left to do. It leaves time for a director that hung to be found, ended and started again.
+// converged waits until nothing is left to do.
 func converged(t *testing.T) {
 	t.Helper()
-	eventually(t, 4*time.Minute, "the blade is as its policy says", func() error {
+	eventually(t, 90*time.Second, "the blade is as its policy says", func() error {
 		if out, code := try(t, "plan", "--exit-code"); code != 0 {
 			return fmt.Errorf("the plan is not empty:\n%s", out)
 		}
