@@ -55,7 +55,7 @@ func drainedNodeFinishesWhatItHas(t *testing.T, _ *blade) {
 // drained waits until the director gives a node no weight because it is drained, wherever it balances it.
 func drained(t *testing.T, name string) {
 	t.Helper()
-	eventually(t, time.Minute, name+" is drained", func() error {
+	eventually(t, 30*time.Second, name+" is drained", func() error {
 		places := 0
 		for _, s := range status(t).Services {
 			for _, n := range s.Destinations {
