@@ -128,6 +128,7 @@ func aPortThatIsNoServiceIsDropped(t *testing.T, _ *blade) {
 func applyTwiceChangesNothing(t *testing.T, _ *blade) {
 	ctl(t, "apply")
 	converged(t)
+	ctl(t, "plan", "--exit-code")
 	before := status(t).Revision
 	if out := ctl(t, "apply"); strings.Contains(out, "create") || strings.Contains(out, "update") {
 		t.Errorf("the second apply did something:\n%s", out)

@@ -30,7 +30,7 @@ func flushIsRepaired(t *testing.T, _ *blade) {
 	converged(t)
 	target := netip.AddrPortFrom(addressOf(t, "www-1"), 9999)
 	ear := listenIn(t, "/run/bladenet/netns/www-1", target)
-	knock(t, target)
+	stop := knock(t, target)
 	if n, _ := arrivals(t, ear, time.Second); n > 0 {
 		t.Fatalf("%d datagrams that no rule allows arrive while the filter stands", n)
 	}
@@ -45,6 +45,7 @@ func flushIsRepaired(t *testing.T, _ *blade) {
 			time.Sleep(time.Until(begin.Add(spacing)))
 		}
 	}
+	stop()
 	converged(t)
 	slices.Sort(open)
 	t.Logf("exposure over %d flushes: median %v, worst %v; %d datagrams passed in all, one is sent every 2 ms", len(open), open[len(open)/2], open[len(open)-1], passed)
@@ -99,8 +100,8 @@ func inSpace(space string, do func() error) error {
 	return <-done
 }
 
-// knock sends a datagram from the client every two milliseconds until the test ends.
-func knock(t *testing.T, target netip.AddrPort) {
+// knock sends a datagram from the client every two milliseconds until it is stopped, or the test ends.
+func knock(t *testing.T, target netip.AddrPort) (stop func()) {
 	t.Helper()
 	var c *net.UDPConn
 	err := inSpace("/run/netns/client", func() (err error) {
@@ -119,11 +120,13 @@ func knock(t *testing.T, target netip.AddrPort) {
 			time.Sleep(2 * time.Millisecond)
 		}
 	}()
-	t.Cleanup(func() {
+	stop = func() {
 		cancel()
 		<-ended
 		c.Close()
-	})
+	}
+	t.Cleanup(stop)
+	return stop
 }
 
 // arrivals counts datagrams until none has come for a while, and returns the time from the first to the last. They must end within

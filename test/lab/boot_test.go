@@ -111,7 +111,7 @@ func testExec(c command, name string) {
 		"quoting": {"", []string{"printf", "<%s>", "a b", "'", `"`, "$x", "", "\n", "*", "\xff"}, result{Stdout: "<a b><'><\"><$x><><\n><*><\xff>"}},
 		"signal":  {"", []string{"sh", "-c", "kill -TERM $$"}, result{Status: 143}},
 		"blade":   {"", []string{"hostname"}, result{Stdout: "lame-l1\n"}},
-		"program": {"", []string{"sh", "-c", "command -v lab"}, result{Stdout: "/lab/src/bin/lab\n"}},
+		"program": {"", []string{"sh", "-c", "command -v lab"}, result{Stdout: "/lab/bin/lab\n"}},
 	} {
 		if what == "program" && !exists("../../bin/lab") {
 			continue // nothing was built there

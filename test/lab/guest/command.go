@@ -81,6 +81,9 @@ func (s *session) start(request wire.Request, blade string) error {
 	if len(request.Args) == 0 {
 		return errors.New("no command")
 	}
+	if err := copyPrograms(builtPrograms, ownPrograms); err != nil {
+		return err
+	}
 	place, err := findPlace(request.In, blade)
 	if err != nil {
 		return err

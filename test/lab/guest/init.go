@@ -314,7 +314,7 @@ func serveAndReap(config Config) error {
 // environment is what a command starts with.
 func environment() []string {
 	return []string{
-		"PATH=/lab/src/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+		"PATH=" + ownPrograms + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 		"HOME=/root", "USER=root", "LOGNAME=root", "SHELL=/bin/bash", "LANG=C.UTF-8", "TERM=linux",
 	}
 }
