@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
-	"net"
 	"sync"
 	"time"
 
@@ -101,18 +100,46 @@ func watch(ctx context.Context, c policy.Check, results chan<- Result, probe Pro
 }
 
 func once(ctx context.Context, c policy.Check, probe Probe) (Answer, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, c.Timeout, errTimeout)
-	defer cancel()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer bound(c.Timeout, func() { cancel(errTimeout) })()
 	answer, err := probe(ctx, c)
-	if err == nil {
-		return answer, nil
-	}
-	// A dialer keeps the same deadline by a timer of its own, which may be the first.
-	var late net.Error
-	if errors.Is(context.Cause(ctx), errTimeout) || errors.As(err, &late) && late.Timeout() {
+	if err != nil && errors.Is(context.Cause(ctx), errTimeout) {
 		return Answer{}, timeoutError{c.Timeout, err}
 	}
-	return Answer{}, err
+	return answer, err
+}
+
+// late is by how much a timer may be late on a busy machine that nobody stopped.
+const late = 5 * time.Millisecond
+
+// bound calls end after a time in which this process ran. A machine that stood still (paused, migrated, starved of its processor) finds all
+// its deadlines over and the answers unread; the time that it was away is no server's fault. A timer that comes late says how long that
+// was, and is put off by as much, together no longer than the time itself. Probes have no other deadline, so that no library keeps one of
+// its own.
+func bound(timeout time.Duration, end func()) (stop func()) {
+	var mu sync.Mutex
+	var timer *time.Timer
+	due, grace := time.Now().Add(timeout), timeout
+	mu.Lock()
+	defer mu.Unlock()
+	timer = time.AfterFunc(timeout, func() {
+		mu.Lock()
+		defer mu.Unlock()
+		away := min(time.Since(due), grace)
+		if away < late {
+			end()
+			return
+		}
+		grace -= away
+		due = time.Now().Add(away)
+		timer.Reset(away)
+	})
+	return func() {
+		mu.Lock()
+		defer mu.Unlock()
+		timer.Stop()
+	}
 }
 
 var errTimeout = errors.New("timeout")

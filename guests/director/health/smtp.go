@@ -23,9 +23,6 @@ func trySMTP(ctx context.Context, c policy.Check) error {
 		return short(err)
 	}
 	defer conn.Close()
-	if deadline, ok := ctx.Deadline(); ok {
-		_ = conn.SetDeadline(deadline)
-	}
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	if err := talkSMTP(conn, c.Host); err != nil {
