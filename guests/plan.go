@@ -152,6 +152,12 @@ func start(w Spec, have State) []Step {
 
 func details(w Spec) []string {
 	out := []string{"image " + w.Image, "memory " + Size(w.Memory), fmt.Sprintf("cpus %d", w.CPUs)}
+	if w.IOWeight > 0 {
+		out = append(out, fmt.Sprintf("io-weight %d", w.IOWeight))
+	}
+	if w.Disk > 0 {
+		out = append(out, "disk "+Size(w.Disk))
+	}
 	for _, v := range w.Volumes {
 		out = append(out, "volume "+volumeWords(v))
 	}

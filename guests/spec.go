@@ -21,10 +21,12 @@ type Spec struct {
 	Privileged bool            `json:"privileged,omitempty"`
 	Memory     int64           `json:"memory"` // bytes
 	CPUs       int             `json:"cpus"`
-	PIDs       int             `json:"pids,omitempty"`    // processes and threads, LXC only
-	CID        uint32          `json:"cid,omitempty"`     // vsock context identifier, KVM only
-	Ports      []Port          `json:"ports,omitempty"`   // taps in the guest's order, KVM only: a container's links are in its namespace
-	Volumes    []policy.Volume `json:"volumes,omitempty"` // LXC only
+	PIDs       int             `json:"pids,omitempty"`      // processes and threads, LXC only
+	IOWeight   int             `json:"io_weight,omitempty"` // part of a busy disk, LXC only; 0: the kernel's own
+	Disk       int64           `json:"disk,omitempty"`      // bytes that the clone may take, LXC only; 0: no bound
+	CID        uint32          `json:"cid,omitempty"`       // vsock context identifier, KVM only
+	Ports      []Port          `json:"ports,omitempty"`     // taps in the guest's order, KVM only: a container's links are in its namespace
+	Volumes    []policy.Volume `json:"volumes,omitempty"`   // LXC only
 }
 
 // Port is a tap on the blade and the guest's own address on it.
@@ -39,6 +41,7 @@ func Define(g policy.Guest, image string) Spec {
 	if g.Driver != policy.DriverKVM {
 		s.Hostname, s.Privileged = cmp.Or(g.Inside.Hostname, string(g.Name)), g.Privileged
 		s.Volumes, s.PIDs = g.Volumes, cmp.Or(g.PIDs, policy.DefaultPIDs)
+		s.IOWeight, s.Disk = g.IOWeight, g.Disk
 		return s
 	}
 	s.CID = g.CID
@@ -68,6 +71,8 @@ func (s Spec) Changes(w Spec) []string {
 	add("memory", s.Memory != w.Memory, Size(s.Memory), Size(w.Memory))
 	add("cpus", s.CPUs != w.CPUs, s.CPUs, w.CPUs)
 	add("pids", s.PIDs != w.PIDs, s.PIDs, w.PIDs)
+	add("io-weight", s.IOWeight != w.IOWeight, s.IOWeight, w.IOWeight)
+	add("disk", s.Disk != w.Disk, Size(s.Disk), Size(w.Disk))
 	add("cid", s.CID != w.CID, s.CID, w.CID)
 	add("ports", !slices.Equal(s.Ports, w.Ports), portList(s.Ports), portList(w.Ports))
 	add("volumes", !slices.Equal(s.Volumes, w.Volumes), volumeList(s.Volumes), volumeList(w.Volumes))

@@ -11,6 +11,7 @@ import (
 	"github.com/bladenet/bladenet/bridges"
 	"github.com/bladenet/bladenet/guests"
 	"github.com/bladenet/bladenet/guests/channel"
+	"github.com/bladenet/bladenet/guests/quota"
 	"github.com/bladenet/bladenet/hostagent/api"
 	"github.com/bladenet/bladenet/hostagent/doctor"
 	"github.com/bladenet/bladenet/policy"
@@ -64,7 +65,7 @@ func (a *Agent) observed(ctx context.Context, now wanted) (api.Status, error) {
 func (a *Agent) Doctor(ctx context.Context, r api.DoctorRequest) api.Doctor {
 	a.mu.Lock()
 	h := doctor.Host{
-		Root: a.host, Blade: a.now.blade, Policy: a.cfg.Policy, State: a.cfg.State, Images: a.cfg.Store, Owners: doctor.TryOwners, Features: a.cfg.Filter.Features, Waiting: slices.Clone(a.waiting),
+		Root: a.host, Blade: a.now.blade, Policy: a.cfg.Policy, State: a.cfg.State, Images: a.cfg.Store, Owners: doctor.TryOwners, Quotas: quota.Kept, Features: a.cfg.Filter.Features, Waiting: slices.Clone(a.waiting),
 	}
 	a.mu.Unlock()
 	out := api.Doctor{Version: api.Version, Blade: a.cfg.Blade, Findings: doctor.Run(ctx, h, r.Fix)}

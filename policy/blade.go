@@ -61,6 +61,10 @@ type Guest struct {
 	CPUs   int       `json:"cpus"`
 	CID    uint32    `json:"cid,omitempty"`  // vsock context identifier, KVM only
 	PIDs   int       `json:"pids,omitempty"` // processes and threads, LXC only
+	// IOWeight, LXC only: its part of a busy disk, from 1 to 1000; 0 is the kernel's own, 100.
+	IOWeight int `json:"io_weight,omitempty"`
+	// Disk, LXC only: bytes that its clone may take; 0: as many as there are.
+	Disk int64 `json:"disk,omitempty"`
 	// Privileged, LXC only: without a user namespace of its own.
 	Privileged bool          `json:"privileged,omitempty"`
 	Ports      []Port        `json:"ports"` // eth0, eth1

@@ -292,6 +292,12 @@ func (c *checker) machine(of string, g *RealServer) {
 	if p := g.doc.PIDs; p.written() {
 		c.clash(p.Pos, g.doc.Driver.Pos, "its driver", "leave it out: the processes of a virtual machine are its own kernel's, in its own memory", "%s: pids is for containers", of)
 	}
+	if p := g.doc.IOWeight; p.written() {
+		c.clash(p.Pos, g.doc.Driver.Pos, "its driver", "leave it out", "%s: io-weight is for containers", of)
+	}
+	if p := g.doc.Disk; p.written() {
+		c.clash(p.Pos, g.doc.Driver.Pos, "its driver", "leave it out: the disk of a virtual machine has the size that its image gives it", "%s: disk is for containers", of)
+	}
 	for _, v := range g.Volumes {
 		c.clash(v.Pos, g.doc.Driver.Pos, "its driver", "driver: lxc, or data that lives elsewhere: the disk of a virtual machine is made anew with each newer image",
 			"%s: volume %s: volumes are for containers", of, v.Name)

@@ -173,14 +173,16 @@ func (d *deriver) realServer(g *RealServer) Guest {
 		Name: g.Name, Role: RoleRealServer, Driver: g.Driver, Image: g.Image, Memory: g.Memory, CPUs: g.CPUs, Privileged: g.Privileged,
 		Ports: d.ports(g.guest(), g.Driver), Serves: serves, Drained: g.Drain, Pos: g.Pos, Volumes: volumesOf(g),
 	}
-	switch {
-	case g.Driver == DriverKVM:
+	if g.Driver == DriverKVM {
 		out.CID = CIDOf(g.Name)
-	case g.Privileged:
-		out.PIDs = g.PIDs
-	default:
-		out.PIDs = g.PIDs
-		sysctls = append(sysctls, unprivilegedSysctls()...)
+	} else {
+		out.PIDs, out.Disk = g.PIDs, g.Disk
+		if g.IOWeight != defaultIOWeight {
+			out.IOWeight = g.IOWeight
+		}
+		if !g.Privileged {
+			sysctls = append(sysctls, unprivilegedSysctls()...)
+		}
 	}
 	out.Inside = d.inside(g.guest(), serves, sysctls)
 	return out

@@ -87,6 +87,8 @@ func (e *editable) edit() string {
 		{"address", func() { e.swap(" node-", "10.1", fmt.Sprintf("10.1%d.9.9, 10.1", n(2))) }},
 		{"drained server", func() { e.swap(" node-", "{blade", "{drain: true, blade") }},
 		{"pids", func() { e.swap(" node-", "{blade", fmt.Sprintf("{pids: %d, blade", 16+n(9))) }},
+		{"io weight", func() { e.swap(" node-", "{blade", fmt.Sprintf("{io-weight: %d, blade", 99+n(3))) }},
+		{"disk", func() { e.swap(" node-", "{blade", fmt.Sprintf("{disk: %dMiB, blade", 16+n(9))) }},
 		{"virtual machine", func() { e.swap(" node-", "{blade", "{driver: kvm, blade") }},
 		{"drained director", func() { e.swap(" dir-", "{blade", "{drain: true, blade") }},
 		{"memory", func() { e.swap("image: web", "image: web", "image: web, memory: 2GiB") }},

@@ -176,6 +176,8 @@ type RealServer struct {
 	Memory     int64
 	CPUs       int
 	PIDs       int           // of a container
+	IOWeight   int           // of a container, 100 where nobody says otherwise
+	Disk       int64         // bytes that a container's clone may take; 0: as many as there are
 	Drain      bool          // takes no new connections
 	Privileged bool          // its root is the blade's root
 	Serves     []Serve       // sorted by service

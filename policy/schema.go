@@ -174,6 +174,8 @@ type realServerDoc struct {
 	Memory     at[Size]                        `yaml:"memory" doc:"Memory." default:"512MiB"`
 	CPUs       at[int]                         `yaml:"cpus" doc:"Processors." default:"1" min:"1" max:"256"`
 	PIDs       at[int]                         `yaml:"pids" doc:"Processes and threads that a container may have at a time." default:"1024" min:"16" max:"1048576"`
+	IOWeight   at[int]                         `yaml:"io-weight" doc:"A container's part of a busy disk beside the others'. The blade's disk must have a scheduler that follows weights (bfq): bladectl doctor says so." default:"100" min:"1" max:"1000"`
+	Disk       at[Size]                        `yaml:"disk" doc:"How much a container may write into its clone; volumes are not counted. The file system of the state folder must keep project quotas (ext4, xfs)." default:"none"`
 	Drain      at[bool]                        `yaml:"drain" doc:"Takes no new connections: those that it has go on. bladectl drain writes it." default:"false"`
 	Privileged at[bool]                        `yaml:"privileged" doc:"Runs without a user namespace of its own: root in it is root of the blade, kept in only by the capabilities that it lacks. For an image store whose file system cannot show files with other owners (overlay, NFS, virtiofs before Linux 6.12), or a program that insists on /sys." default:"false"`
 	Serves     *entries[ServiceName, serveDoc] `yaml:"serves,required" doc:"The services that it answers for."`

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/bladenet/bladenet/guests/image"
+	"github.com/bladenet/bladenet/guests/quota"
 	"github.com/bladenet/bladenet/hostagent/api"
 	"github.com/bladenet/bladenet/hostagent/doctor"
 	"github.com/bladenet/bladenet/policy"
@@ -54,7 +55,7 @@ func examine(ctx context.Context, dir, name string, fix bool) api.Doctor {
 	if name == "" {
 		name, _ = os.Hostname() // a host without a name is no blade of the policy
 	}
-	h := doctor.Host{Policy: dir, State: "/var/lib/bladenet", Images: image.DefaultStore, Owners: doctor.TryOwners}
+	h := doctor.Host{Policy: dir, State: "/var/lib/bladenet", Images: image.DefaultStore, Owners: doctor.TryOwners, Quotas: quota.Kept}
 	answer := api.Doctor{Version: api.Version}
 	about := api.Finding{Check: "daemon", Level: api.Doubtful, Message: "bladed does not run: what it alone can try was left out", Remedy: "systemctl start bladed"}
 	if blade, err := bladeOf(dir, name); err != nil {

@@ -145,6 +145,9 @@ func (d *Driver) create(ctx context.Context, s guests.Spec) error {
 			return err
 		}
 	}
+	if err := d.bound(s); err != nil {
+		return err
+	}
 	mark := filepath.Join(dir, image.MarkFile)
 	if old, err := os.ReadFile(mark); err != nil || string(old) != img.ID+"\n" || !owned(filepath.Join(dir, "delta"), base) {
 		// A delta over another image, or with the ids of others, is no clone of this one. The configuration goes first: without it the
@@ -229,7 +232,10 @@ func (d *Driver) start(ctx context.Context, name policy.GuestName) error {
 	if err != nil {
 		return err
 	}
-	return d.spawn(ctx, name, root, img.Command)
+	if err := d.spawn(ctx, name, root, img.Command); err != nil {
+		return err
+	}
+	return weigh(name, o.IOWeight)
 }
 
 // Stop sends the image's halt signal, waits, then kills. A container whose monitor is gone or hangs is ended through its control groups.
@@ -275,6 +281,9 @@ func (d *Driver) Destroy(ctx context.Context, name policy.GuestName) error {
 		return fmt.Errorf("destroy container %s: it runs", name)
 	}
 	if err := clear(ctx, name); err != nil {
+		return fmt.Errorf("destroy container %s: %w", name, err)
+	}
+	if err := d.unbound(name); err != nil {
 		return fmt.Errorf("destroy container %s: %w", name, err)
 	}
 	for _, path := range []string{filepath.Join(d.dir(name), "config"), d.dir(name), d.lockFile(name)} {

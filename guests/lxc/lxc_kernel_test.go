@@ -40,7 +40,13 @@ func store() image.Store {
 // blade is a driver with a folder of its own.
 func blade(t *testing.T) *Driver {
 	t.Helper()
-	base, err := os.MkdirTemp("/var/tmp", "lxc")
+	return bladeIn(t, "/var/tmp")
+}
+
+// bladeIn is a driver with a folder of its own in a folder.
+func bladeIn(t *testing.T, folder string) *Driver {
+	t.Helper()
+	base, err := os.MkdirTemp(folder, "lxc")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -23,6 +23,7 @@ type Host struct {
 	Images string       // folder of base images; empty: not known
 
 	Owners func(folder string) error // tries whether files of a folder can be shown with other owners (TryOwners); nil: not tried
+	Quotas func(folder string) error // says whether a folder's file system can bound what a container takes (quota.Kept); nil: not asked
 
 	Features func(ctx context.Context) error // tries what the rules need of the kernel; nil: judged by its modules
 	Waiting  []api.Waiting                   // what the daemon cannot do
@@ -56,6 +57,7 @@ func checks() []check {
 		{"cgroups", cgroups},
 		{"user namespaces", userNamespaces},
 		{"owners", owners},
+		{"shares of the disk", shares},
 		{"clock", clock},
 		{"disk", disk},
 		{"agent", agent},

@@ -3,11 +3,13 @@ package doctor
 import (
 	"context"
 	"errors"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/bladenet/bladenet/guests/quota"
 	"github.com/bladenet/bladenet/hostagent/api"
 	"github.com/bladenet/bladenet/policy"
 	"github.com/bladenet/bladenet/policy/plan"
@@ -136,6 +138,14 @@ func TestEachTroubleIsFound(t *testing.T) {
 		{"images of one owner, no container", func(_ map[string]string, h *Host) {
 			h.Images, h.Owners, h.Blade.Guests = "/var/lib/images", func(string) error { return errOneOwner }, nil
 		}, "warning owners: the file system of /var/lib/images ("},
+		{"weights and no scheduler", func(f map[string]string, h *Host) {
+			f["sys/block/sda/queue/scheduler"] = "[mq-deadline] bfq none"
+			h.Blade.Guests = []policy.Guest{{Name: "www-1", Driver: policy.DriverLXC, IOWeight: 300}}
+		}, "warning shares of the disk: no disk of this blade follows weights"},
+		{"bounds and no quotas", func(_ map[string]string, h *Host) {
+			h.State, h.Quotas = "/nonexistent/state", func(string) error { return quota.ErrNone }
+			h.Blade.Guests = []policy.Guest{{Name: "www-1", Driver: policy.DriverLXC, Disk: 1 << 30}}
+		}, "error shares of the disk: containers with disk: in their entry are not made in / ("},
 		{"the daemon waits", func(_ map[string]string, h *Host) {
 			h.Waiting = []api.Waiting{{Step: plan.Step{Object: "domain d1", Reason: "no image"}}}
 		}, "warning agent: domain d1: no image"},
@@ -149,6 +159,22 @@ func TestEachTroubleIsFound(t *testing.T) {
 				t.Errorf("found %q, want %q", got, c.want)
 			}
 		})
+	}
+}
+
+func TestSharesOfADiskThatKeepsThem(t *testing.T) {
+	for _, follows := range []map[string]string{
+		{"sys/block/sda/queue/scheduler": "mq-deadline [bfq] none"},
+		{"sys/fs/cgroup/io.cost.qos": "8:0 enable=1 ctrl=auto"},
+	} {
+		files := tree()
+		maps.Copy(files, follows)
+		h := host(t, files)
+		h.Quotas = func(string) error { return nil }
+		h.Blade.Guests[1].IOWeight, h.Blade.Guests[1].Disk = 300, 1<<30
+		if bad := troubles(Run(t.Context(), h, false)); len(bad) > 0 {
+			t.Errorf("found with %v: %v", follows, bad)
+		}
 	}
 }
 

@@ -43,6 +43,12 @@ const VolumesPoint = "/run/bladenet/volumes"
 // overlayKey is a comment to liblxc, to which image and delta of such a container are not known.
 const overlayKey = "# overlay"
 
+// What liblxc has no key for is a comment to it.
+const (
+	ioWeightKey = "# io-weight"
+	diskKey     = "# disk"
+)
+
 // kept are the capabilities of a container's processes: what servers need to change user, open low ports and own their files.
 // Not among them: net_admin and net_raw (its network is the blade's to change), sys_admin, sys_module, sys_ptrace, mknod.
 var kept = []string{
@@ -95,6 +101,12 @@ func Encode(c Container) []byte {
 	}
 	if c.PIDs > 0 {
 		set("cgroup2.pids.max", c.PIDs)
+	}
+	if c.IOWeight > 0 {
+		fmt.Fprintf(&b, "%s = %d\n", ioWeightKey, c.IOWeight)
+	}
+	if c.Disk > 0 {
+		fmt.Fprintf(&b, "%s = %d\n", diskKey, c.Disk)
 	}
 	for _, v := range c.Volumes {
 		set(volumeKey, encodeVolume(c, v))
@@ -164,6 +176,10 @@ func decodeKey(s *guests.Spec, key, value string) (err error) {
 		s.Memory, err = strconv.ParseInt(value, 10, 64)
 	case "lxc.cgroup2.pids.max":
 		s.PIDs, err = strconv.Atoi(value)
+	case ioWeightKey:
+		s.IOWeight, err = strconv.Atoi(value)
+	case diskKey:
+		s.Disk, err = strconv.ParseInt(value, 10, 64)
 	case "lxc.cgroup2.cpu.max":
 		quota, _, _ := strings.Cut(value, " ")
 		s.CPUs, err = strconv.Atoi(quota)

@@ -62,6 +62,7 @@ func TestDecodeReadsWhatEncodeWrote(t *testing.T) {
 		func(*Container) {},
 		func(c *Container) { c.Memory, c.CPUs = 0, 0 },
 		func(c *Container) { c.Hostname = "a" },
+		func(c *Container) { c.IOWeight, c.Disk = 300, 1<<30 },
 		func(c *Container) { c.Privileged, c.FirstID = true, 0 },
 		func(c *Container) {
 			c.VolumesAt = "/var/lib/bladenet/volumes/www-1"
