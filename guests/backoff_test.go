@@ -49,9 +49,9 @@ func TestBackoff(t *testing.T) {
 	}
 	b.Record(s, now)
 	b.Record(s, now)
-	held := map[policy.GuestName]Hold{"www-1": {Operator: true}}
+	held := map[policy.GuestName]Hold{"www-1": {Off: true}}
 	b.Hold(held, now)
-	if !held["www-1"].Operator {
+	if !held["www-1"].Off {
 		t.Error("an operator's hold was replaced")
 	}
 }

@@ -37,10 +37,10 @@ type Image struct {
 
 // Hold keeps a guest stopped.
 type Hold struct {
-	Operator bool      // an operator stopped it: it is stopped now and stays so, silently
-	Reclone  bool      // with Operator: it is made anew from the newest build of its image
-	Until    time.Time // else: not to be started before, and shown as blocked with Reason
-	Reason   string
+	Off     bool      // it is stopped now and stays so, silently
+	Reclone bool      // with Off: it is made anew from the newest build of its image
+	Until   time.Time // else: not to be started before, and shown as blocked with Reason
+	Reason  string
 }
 
 // Builds says which build of an image a wanted guest's clone stands on, and which other build of the same image is the newest; either may be

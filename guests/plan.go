@@ -42,9 +42,9 @@ type key struct {
 	name   policy.GuestName
 }
 
-// Plan says what turns have into want, in order: guests that nobody wants are stopped and destroyed, those that an operator
-// stopped or that hang are stopped, then, directors first, missing ones are created and stopped ones started. A running guest whose definition changed is not restarted: the change is blocked until somebody
-// stops it. The same input gives the same steps.
+// Plan says what turns have into want, in order: guests that nobody wants are stopped and destroyed, those that are to be
+// off or that hang are stopped, then, directors first, missing ones are created and stopped ones started. A running guest whose definition
+// changed is not restarted: the change is blocked until somebody stops it. The same input gives the same steps.
 func Plan(want []policy.Guest, have State) Steps {
 	var out Steps
 	wanted := map[key]bool{}
@@ -59,8 +59,8 @@ func Plan(want []policy.Guest, have State) Steps {
 		case o.Phase == Foreign:
 		case !wanted[k]:
 			out.Remove = append(out.Remove, remove(o)...)
-		case (o.Phase == Running || o.Phase == Paused) && have.Held[o.Name].Operator:
-			out.Remove = append(out.Remove, step(o.Spec, plan.Stop, nil, "an operator stopped it"))
+		case (o.Phase == Running || o.Phase == Paused) && have.Held[o.Name].Off:
+			out.Remove = append(out.Remove, step(o.Spec, plan.Stop, nil, have.Held[o.Name].Reason))
 		case o.Phase == Running && have.Hung[o.Name] != "":
 			out.Remove = append(out.Remove, step(o.Spec, plan.Stop, nil, have.Hung[o.Name]))
 		}
@@ -109,7 +109,7 @@ func run(g policy.Guest, o Observed, ok bool, have State) []Step {
 		w.Image = o.Image // a newer build waits until somebody asks for it: what stops by itself comes back as it was
 	}
 	changes := changesOf(o, w)
-	held := have.Held[w.Name].Operator
+	held := have.Held[w.Name].Off
 	switch {
 	case held && (o.Phase == Running || o.Phase == Paused):
 		return nil // it is stopped first
@@ -144,7 +144,7 @@ func start(w Spec, have State) []Step {
 	switch {
 	case !held:
 		return []Step{step(w, plan.Start, nil, "")}
-	case h.Operator:
+	case h.Off:
 		return nil
 	}
 	return []Step{step(w, plan.Blocked, nil, fmt.Sprintf("%s; next start %s", h.Reason, h.Until.UTC().Format(time.TimeOnly)))}

@@ -105,7 +105,7 @@ func TestPlan(t *testing.T) {
 		}},
 		{"newer-build-asked-for", []policy.Guest{web, other}, State{
 			Guests: []Observed{older(as(web, Running)), older(as(other, Stopped))},
-			Held:   map[policy.GuestName]Hold{"www-1": {Operator: true, Reclone: true}, "www-2": {Operator: true, Reclone: true}},
+			Held:   map[policy.GuestName]Hold{"www-1": {Off: true, Reason: "an operator stopped it", Reclone: true}, "www-2": {Off: true, Reason: "an operator stopped it", Reclone: true}},
 		}},
 		{"other-image", []policy.Guest{web, other}, State{Guests: []Observed{
 			with(as(web, Running), func(o *Observed) { o.Image = "web-front-0123456789ab" }), with(as(other, Stopped), func(o *Observed) { o.Image = "shop-0123456789ab" }),
@@ -123,20 +123,20 @@ func TestPlan(t *testing.T) {
 		{"held", []policy.Guest{web, other}, State{
 			Guests: []Observed{as(web, Stopped), as(other, Stopped)},
 			Held: map[policy.GuestName]Hold{
-				"www-1": {Operator: true},
+				"www-1": {Off: true, Reason: "an operator stopped it"},
 				"www-2": {Until: time.Date(2026, 3, 1, 12, 0, 30, 0, time.UTC), Reason: "ended 3 times within a minute"},
 			},
 		}},
 		{"stopped-by-an-operator", []policy.Guest{dir, web, other}, State{
 			Guests: []Observed{as(dir, Paused), as(web, Running), as(other, Stopped)},
-			Held:   map[policy.GuestName]Hold{"dir-1": {Operator: true}, "www-1": {Operator: true}, "www-2": {Operator: true}},
+			Held:   map[policy.GuestName]Hold{"dir-1": {Off: true, Reason: "an operator stopped it"}, "www-1": {Off: true, Reason: "an operator stopped it"}, "www-2": {Off: true, Reason: "an operator stopped it"}},
 		}},
 		{"hung", []policy.Guest{dir, web}, State{
 			Guests: []Observed{as(dir, Running), as(web, Stopped)},
 			Hung:   map[policy.GuestName]string{"dir-1": "its helper has not answered for 2m0s", "www-1": "not of one that is stopped"},
 		}},
 		{"hung-and-stopped-by-an-operator", []policy.Guest{dir}, State{
-			Guests: []Observed{as(dir, Running)}, Held: map[policy.GuestName]Hold{"dir-1": {Operator: true}}, Hung: map[policy.GuestName]string{"dir-1": "silent"},
+			Guests: []Observed{as(dir, Running)}, Held: map[policy.GuestName]Hold{"dir-1": {Off: true, Reason: "an operator stopped it"}}, Hung: map[policy.GuestName]string{"dir-1": "silent"},
 		}},
 		{"other-driver", []policy.Guest{with(web, func(g *policy.Guest) { g.Driver, g.Image = policy.DriverKVM, "director" })}, State{Guests: []Observed{as(web, Running)}}},
 	}

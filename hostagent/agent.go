@@ -89,6 +89,7 @@ type Agent struct {
 	revisions history
 	reading   reading
 	stopped   *stopped
+	spares    spares
 	limits    limits
 	directors *directors
 	insides   *insides
@@ -214,7 +215,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(min(pause, a.untilDeadline(), a.fights.next(time.Now()))):
+		case <-time.After(min(pause, a.untilDeadline(), a.fights.next(time.Now()), a.spares.due(time.Now()))):
 		case <-a.wakeC:
 			sleep(ctx, pace.next(time.Now()))
 		}

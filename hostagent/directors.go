@@ -158,7 +158,7 @@ func (d *directors) last(name policy.GuestName) (answer directorAnswer, ok bool)
 		return directorAnswer{}, false
 	}
 	return directorAnswer{
-		status: c.status, seen: c.seen, err: c.err, counted: c.counted,
+		status: c.status, seen: c.seen, err: c.err, counted: c.counted, when: c.when,
 		inForce: c.err == nil && !c.seen.IsZero() && c.status.Revision == c.digest,
 	}, true
 }
@@ -167,6 +167,7 @@ func (d *directors) last(name policy.GuestName) (answer directorAnswer, ok bool)
 type directorAnswer struct {
 	status  channel.Status
 	counted channel.Status // the last one with what each real server had to do
+	when    time.Time      // that came
 	seen    time.Time
 	err     error // of the last attempt to speak with it
 	inForce bool  // it answered last time, and has applied the state that is wanted now
@@ -220,6 +221,7 @@ func (d *directors) speak(ctx context.Context, c *director, client *channel.Clie
 	status, client, err := exchange(ctx, d.dial, client, guest, digest, query)
 	d.mu.Lock()
 	was := c.err == nil && c.status.Revision == digest
+	short := err == nil && shortOf(c.status) != shortOf(status)
 	changed := (c.err == nil) != (err == nil) || was != (err == nil && status.Revision == digest)
 	c.err = err
 	if err == nil {
@@ -242,10 +244,20 @@ func (d *directors) speak(ctx context.Context, c *director, client *channel.Clie
 			d.log.Info("helper answers", "guest", guest.Name, "state", status.Revision, "in_force", status.Revision == digest)
 		}
 	}
-	if changed || hung {
+	if changed || hung || short {
 		d.wake()
 	}
 	return client
+}
+
+// shortOf names the first service that wants a spare real server.
+func shortOf(s channel.Status) policy.ServiceName {
+	for _, v := range s.Services {
+		if v.Short {
+			return v.Service
+		}
+	}
+	return ""
 }
 
 // tell hands on what a director says otherwise than it did when that was told last.

@@ -18,6 +18,9 @@ import (
 	"github.com/bladenet/bladenet/policy"
 )
 
+// byOperator is why a guest is off that somebody stopped.
+const byOperator = "an operator stopped it"
+
 // stopped is the guests that an operator stopped. It is kept on disk, so that neither the agent's start nor the blade's starts one.
 type stopped struct {
 	path string
@@ -90,7 +93,7 @@ func (s *stopped) hold(held map[policy.GuestName]guests.Hold) {
 		if how.Draining {
 			continue
 		}
-		held[name] = guests.Hold{Operator: true, Reclone: how.Reclone}
+		held[name] = guests.Hold{Off: true, Reclone: how.Reclone, Reason: byOperator}
 	}
 }
 

@@ -32,7 +32,7 @@ func TestStoppedOutlivesTheAgent(t *testing.T) {
 	}
 	held := map[policy.GuestName]guests.Hold{}
 	again.hold(held)
-	if diff := cmp.Diff(map[policy.GuestName]guests.Hold{"www-2": {Operator: true}}, held); diff != "" {
+	if diff := cmp.Diff(map[policy.GuestName]guests.Hold{"www-2": {Off: true, Reason: byOperator}}, held); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 	if how, ok := again.get("www-2"); !ok || !how.Drained {
@@ -59,7 +59,7 @@ func TestStopsThatWereCutOff(t *testing.T) {
 	}
 	held := map[policy.GuestName]guests.Hold{}
 	again.hold(held)
-	want := map[policy.GuestName]guests.Hold{"plain": {Operator: true}, "drained": {Operator: true}, "restarted": {Operator: true, Reclone: true}}
+	want := map[policy.GuestName]guests.Hold{"plain": {Off: true, Reason: byOperator}, "drained": {Off: true, Reason: byOperator}, "restarted": {Off: true, Reason: byOperator, Reclone: true}}
 	if diff := cmp.Diff(want, held); diff != "" {
 		t.Errorf("held (-want +got):\n%s", diff)
 	}

@@ -273,6 +273,9 @@ func (a *Agent) inRotation(name policy.GuestName) (bool, string) {
 		if g.Name != name {
 			continue
 		}
+		if why := a.spares.reason(name); why != "" {
+			return true, "off: " + why
+		}
 		if reason := a.heldBack(name); reason != "" {
 			return false, reason
 		}

@@ -231,6 +231,7 @@ func (a *Agent) guests(ctx context.Context, p *pass, pick func(guests.Steps) []g
 	}
 	have := *p.found
 	a.stopped.hold(have.Held)
+	a.holdSpares(p, have, time.Now())
 	a.backoff.Hold(have.Held, time.Now())
 	have.Hung = a.directors.hung(have.Guests, time.Now())
 	if p.apply {

@@ -129,7 +129,9 @@ func (a *Agent) guestStatus(g policy.Guest, have guests.State) api.Guest {
 		}
 	}
 	if how, ok := a.stopped.get(g.Name); ok && !how.Draining {
-		s.Held = "an operator stopped it"
+		s.Held = byOperator
+	} else if g.Spare {
+		s.Held = a.spares.reason(g.Name)
 	}
 	for _, p := range g.Ports {
 		for _, addr := range p.Addresses {

@@ -72,6 +72,7 @@ type Guest struct {
 	Inside     Inside        `json:"inside"`
 	Balancer   *Balancer     `json:"balancer,omitempty"` // directors only
 	Drained    bool          `json:"drained,omitempty"`
+	Spare      bool          `json:"spare,omitempty"`   // real servers only: runs while the others have no quorum
 	Volumes    []Volume      `json:"volumes,omitempty"` // containers only; no path lies in another's
 	Pos        Pos           `json:"-"`
 }
@@ -209,6 +210,7 @@ type Destination struct {
 	Check   string     `json:"check,omitempty"`   // Check.ID that must be up; empty: always up
 	Sorry   bool       `json:"sorry,omitempty"`   // used only when no other destination is up
 	Drained bool       `json:"drained,omitempty"` // takes no new connections, whatever its weight
+	Spare   bool       `json:"spare,omitempty"`   // used only while the others have no quorum
 }
 
 // Check is one health check of one real server address, shared by every service that names the same one.

@@ -262,7 +262,7 @@ func buildRealServer(e *entry[GuestName, realServerDoc]) RealServer {
 	d := &e.Value
 	g := RealServer{
 		Name: e.Name, Blade: d.Blade.V, Image: string(d.Image.V), Memory: int64(d.Memory.or(defaultMemory)), CPUs: d.CPUs.or(1), Drain: d.Drain.V,
-		PIDs: d.PIDs.or(DefaultPIDs), IOWeight: d.IOWeight.or(defaultIOWeight), Disk: int64(d.Disk.V), Driver: d.Driver.or(DriverLXC), Privileged: d.Privileged.V,
+		PIDs: d.PIDs.or(DefaultPIDs), IOWeight: d.IOWeight.or(defaultIOWeight), Disk: int64(d.Disk.V), Driver: d.Driver.or(DriverLXC), Spare: d.Spare.V, Privileged: d.Privileged.V,
 		Eth0: buildAttachment(d.Eth0), Eth1: buildAttachment(d.Eth1), Pos: e.Pos, macs: macsOf(e.Name), doc: d,
 		Volumes: built(d.Volumes, buildVolume),
 	}

@@ -250,6 +250,7 @@ func (c *checker) realServers() {
 		}
 		c.volumes(of, g.Volumes)
 		c.machine(of, g)
+		c.spare(of, g)
 		for _, s := range g.Serves {
 			x := known(c, c.f.index.services, at[ServiceName]{s.Service, s.Pos}, "service", of)
 			if x != nil && b != nil && c.mixed(x.Zone, b.Zone) {
@@ -278,6 +279,22 @@ func (c *checker) volumes(of string, list []VolumeEntry) {
 					"%s: volume %s at %s lies inside volume %s", of, inner.Name, inner.Path, outer.Name)
 			}
 		}
+	}
+}
+
+// spare refuses a spare real server that nobody would call: a blade hears its own directors only.
+func (c *checker) spare(of string, g *RealServer) {
+	if !g.Spare {
+		return
+	}
+	at := g.doc.Spare.Pos
+	b := c.f.Blade(g.Blade)
+	if b != nil && !slices.ContainsFunc(c.f.Directors, func(d Director) bool { return d.Blade == b.Name }) {
+		c.clash(at, b.Pos, "the blade", "a blade with a director, or leave it out", "%s: blade %s has no director that could say that a spare one is wanted", of, b.Name)
+	}
+	for _, name := range c.f.index.sorry[g.Name] {
+		s := c.f.Service(name)
+		c.clash(at, s.doc.Sorry.Pos, "the service", "a sorry server runs all the time", "%s: it is the sorry server of %s, and a spare one", of, name)
 	}
 }
 

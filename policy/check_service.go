@@ -364,8 +364,12 @@ func (c *checker) nodes(s *ServiceEntry) {
 		c.warnf(s.Pos, "serves: {"+string(s.Name)+": {}} in a real server", "%s has no real server", of)
 		return
 	}
-	if q.Up.written() && s.Up > len(servers) {
-		c.errorf(q.Up.Pos, "", "%s: a quorum of %d needs more than its %s (%s)", of, s.Up, plural(len(servers), "real server"), serverNames(servers))
+	regular := slices.DeleteFunc(slices.Clone(servers), func(g server) bool { return g.Spare })
+	switch {
+	case len(regular) == 0:
+		c.errorf(servers[0].pos, "", "%s: every real server is a spare one: none runs while all is well", of)
+	case q.Up.written() && s.Up > len(regular):
+		c.errorf(q.Up.Pos, "", "%s: a quorum of %d needs more than its %s (%s)", of, s.Up, plural(len(regular), "real server"), serverNames(regular))
 	}
 	if q.Hysteresis.written() && s.Hysteresis >= s.Up && s.Hysteresis > 0 {
 		c.warnf(q.Hysteresis.Pos, "hysteresis is less than up", "%s: with a quorum of %d and a hysteresis of %d the quorum is lost with the last real server only", of, s.Up, s.Hysteresis)

@@ -171,7 +171,7 @@ func (d *deriver) realServer(g *RealServer) Guest {
 	serves, sysctls := d.serves(g.Name), insideSysctls()
 	out := Guest{
 		Name: g.Name, Role: RoleRealServer, Driver: g.Driver, Image: g.Image, Memory: g.Memory, CPUs: g.CPUs, Privileged: g.Privileged,
-		Ports: d.ports(g.guest(), g.Driver), Serves: serves, Drained: g.Drain, Pos: g.Pos, Volumes: volumesOf(g),
+		Ports: d.ports(g.guest(), g.Driver), Serves: serves, Drained: g.Drain, Spare: g.Spare, Pos: g.Pos, Volumes: volumesOf(g),
 	}
 	if g.Driver == DriverKVM {
 		out.CID = CIDOf(g.Name)

@@ -134,7 +134,7 @@ func (d *deriver) destinations(s *ServiceEntry, v4 bool) ([]Destination, []Check
 		if !ok {
 			continue
 		}
-		x := Destination{Guest: g.Name, Site: d.siteOf(g.Blade), Address: a, Weight: g.weight, Drained: g.Drain}
+		x := Destination{Guest: g.Name, Site: d.siteOf(g.Blade), Address: a, Weight: g.weight, Drained: g.Drain, Spare: g.Spare}
 		if s.Mode == ModeLocality && x.Site != d.blade.Site {
 			x.Weight, x.Remote = s.Remote.of(g.weight), g.weight
 		}

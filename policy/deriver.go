@@ -185,7 +185,7 @@ func (c *change) sameDirector(a, b *Director) bool {
 }
 
 func (c *change) sameRealServer(a, b *RealServer) bool {
-	return a.doc == b.doc || a.Blade == b.Blade && a.Image == b.Image && a.Memory == b.Memory && a.CPUs == b.CPUs && a.PIDs == b.PIDs && a.IOWeight == b.IOWeight && a.Disk == b.Disk && a.Drain == b.Drain && a.Driver == b.Driver && a.Privileged == b.Privileged && sameAttachment(a.Eth0, b.Eth0) &&
+	return a.doc == b.doc || a.Blade == b.Blade && a.Image == b.Image && a.Memory == b.Memory && a.CPUs == b.CPUs && a.PIDs == b.PIDs && a.IOWeight == b.IOWeight && a.Disk == b.Disk && a.Drain == b.Drain && a.Spare == b.Spare && a.Driver == b.Driver && a.Privileged == b.Privileged && sameAttachment(a.Eth0, b.Eth0) &&
 		sameAttachment(a.Eth1, b.Eth1) && (a.Pos == b.Pos || a.Blade != c.blade.Name) &&
 		slices.EqualFunc(a.Serves, b.Serves, func(x, y Serve) bool { return x.Service == y.Service && x.Weight == y.Weight }) &&
 		slices.Equal(volumesOf(a), volumesOf(b))

@@ -80,13 +80,13 @@ func setDrain(text string, g GuestEntry, on bool) (string, error) {
 }
 
 // LeftShort says what would fail for want of a guest that takes no new connections: services of a real server that would lose their
-// quorum, by name, or the zone of a director that has no other one. A sorry server counts for nothing.
+// quorum, by name, or the zone of a director that has no other one. Sorry servers and spare ones count for nothing.
 func (f *Fleet) LeftShort(name GuestName) []string {
 	if d := f.Director(name); d != nil {
 		return f.leftAlone(d)
 	}
 	g := f.RealServer(name)
-	if g == nil {
+	if g == nil || g.Spare {
 		return nil
 	}
 	var out []string
@@ -97,7 +97,7 @@ func (f *Fleet) LeftShort(name GuestName) []string {
 		}
 		left := 0
 		for _, other := range f.index.servers[s.Service] {
-			if other.Name != name && !other.Drain && other.weight > 0 {
+			if other.Name != name && !other.Drain && !other.Spare && other.weight > 0 {
 				left++
 			}
 		}

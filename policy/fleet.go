@@ -179,6 +179,7 @@ type RealServer struct {
 	IOWeight   int           // of a container, 100 where nobody says otherwise
 	Disk       int64         // bytes that a container's clone may take; 0: as many as there are
 	Drain      bool          // takes no new connections
+	Spare      bool          // runs while the others have no quorum
 	Privileged bool          // its root is the blade's root
 	Serves     []Serve       // sorted by service
 	Volumes    []VolumeEntry // sorted by name

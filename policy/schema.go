@@ -177,6 +177,7 @@ type realServerDoc struct {
 	IOWeight   at[int]                         `yaml:"io-weight" doc:"A container's part of a busy disk beside the others'. The blade's disk must have a scheduler that follows weights (bfq): bladectl doctor says so." default:"100" min:"1" max:"1000"`
 	Disk       at[Size]                        `yaml:"disk" doc:"How much a container may write into its clone; volumes are not counted. The file system of the state folder must keep project quotas (ext4, xfs)." default:"none"`
 	Drain      at[bool]                        `yaml:"drain" doc:"Takes no new connections: those that it has go on. bladectl drain writes it." default:"false"`
+	Spare      at[bool]                        `yaml:"spare" doc:"Is off until directors of its blade say that a service of it has lost its quorum, and goes off again when the others have had the quorum for five minutes and its connections have ended." default:"false"`
 	Privileged at[bool]                        `yaml:"privileged" doc:"Runs without a user namespace of its own: root in it is root of the blade, kept in only by the capabilities that it lacks. For an image store whose file system cannot show files with other owners (overlay, NFS, virtiofs before Linux 6.12), or a program that insists on /sys." default:"false"`
 	Serves     *entries[ServiceName, serveDoc] `yaml:"serves,required" doc:"The services that it answers for."`
 	Volumes    entries[VolumeName, volumeDoc]  `yaml:"volumes" doc:"Folders of the blade that outlive the guest's clone, by name." default:"none"`

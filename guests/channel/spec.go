@@ -103,8 +103,9 @@ type ServiceStatus struct {
 	VIP          netip.Addr          `json:"vip"`
 	Protocol     policy.Protocol     `json:"proto"`
 	Port         uint16              `json:"port"`
-	Up           bool                `json:"up"`        // has its quorum
-	Announced    bool                `json:"announced"` // its VIP is up
+	Up           bool                `json:"up"`              // has its quorum
+	Announced    bool                `json:"announced"`       // its VIP is up
+	Short        bool                `json:"short,omitempty"` // without spare real servers it has no quorum
 	Destinations []DestinationStatus `json:"destinations,omitempty"`
 }
 

@@ -60,7 +60,7 @@ func Decide(b policy.Balancer, vips []policy.VIP, h Health, before Memory) Decis
 
 // wait takes the weights of a service that settles away.
 func (s *ServiceDecision) wait(v policy.VirtualService) {
-	s.Quorum, s.Answers = false, false
+	s.Quorum, s.Answers, s.Short = false, false, false
 	for i := range v.Destinations {
 		if s.Weights[i] > 0 {
 			s.Weights[i], s.Reasons[i] = 0, "the service waits for the first check of every real server"
@@ -70,23 +70,30 @@ func (s *ServiceDecision) wait(v policy.VirtualService) {
 
 func decideService(v policy.VirtualService, h Health, had bool, now time.Time) ServiceDecision {
 	s := ServiceDecision{Key: KeyOf(v), Weights: make([]int, len(v.Destinations)), Reasons: make([]string, len(v.Destinations))}
+	need := v.Quorum
+	if had {
+		need = max(v.Quorum-v.Hysteresis, min(v.Quorum, 1))
+	}
+	regular := 0
+	for _, d := range v.Destinations {
+		if d = asAnswered(d, h); !d.Spare && counts(d, h) {
+			regular++
+		}
+	}
+	s.Short = regular < need
 	local, sorry := false, false
 	for _, d := range v.Destinations {
 		d = asAnswered(d, h)
 		switch {
-		case !isUp(d, h), d.Drained:
+		case !isUp(d, h), d.Drained, d.Spare && !s.Short:
 		case d.Sorry:
 			sorry = true
 		default:
-			if max(d.Weight, d.Remote) > 0 {
+			if counts(d, h) {
 				s.Up++
 			}
 			local = local || d.Remote == 0 && d.Weight > 0
 		}
-	}
-	need := v.Quorum
-	if had {
-		need = max(v.Quorum-v.Hysteresis, min(v.Quorum, 1))
 	}
 	s.Quorum = s.Up >= need
 	s.Answers = s.Quorum || sorry
@@ -94,6 +101,11 @@ func decideService(v policy.VirtualService, h Health, had bool, now time.Time) S
 	taken := false
 	for i, d := range v.Destinations {
 		if d.Sorry {
+			continue
+		}
+		if d.Spare {
+			s.Weights[i], s.Reasons[i] = weighSpare(v, d, h, local, s.Short)
+			taken = taken || s.Weights[i] > 0
 			continue
 		}
 		s.Weights[i], s.Reasons[i] = weigh(v, d, h, local)
@@ -137,6 +149,24 @@ func weigh(v policy.VirtualService, d policy.Destination, h Health, local bool) 
 		return d.Remote, "no local server is up"
 	}
 	return d.Weight, reason
+}
+
+// counts reports whether a destination is one towards the quorum.
+func counts(d policy.Destination, h Health) bool {
+	return isUp(d, h) && !d.Drained && !d.Sorry && max(d.Weight, d.Remote) > 0
+}
+
+// weighSpare is the weight of a spare one: none while the others suffice, and all of it at once when they do not. That it is down is the rule,
+// and no reason to tell anybody.
+func weighSpare(v policy.VirtualService, d policy.Destination, h Health, local, short bool) (int, string) {
+	weight, reason := weigh(v, d, h, local)
+	switch {
+	case !isUp(d, h):
+		return 0, "spare: " + reason
+	case !short:
+		return 0, "spare; the others suffice"
+	}
+	return weight, reason
 }
 
 // asAnswered is a destination with the weight that its check gives, if it does: in place of the policy's, of which another site

@@ -37,6 +37,12 @@ func drainedDest(check string) policy.Destination {
 	return d
 }
 
+func spareDest(check string) policy.Destination {
+	d := dest(check, 30, 0)
+	d.Spare = true
+	return d
+}
+
 func TestDecideWeights(t *testing.T) {
 	sorry := policy.Destination{Guest: "s", Weight: 100, Sorry: true}
 	checkedSorry := policy.Destination{Guest: "s", Check: "s", Weight: 100, Sorry: true}
@@ -66,6 +72,12 @@ func TestDecideWeights(t *testing.T) {
 		"sorry works":                      {"spread", []policy.Destination{dest("a", 10, 0), sorry}, known("!a"), []int{0, 100}, []string{"down: refused", "sorry server; no other is up"}},
 		"sorry rests for remote ones":      {"locality", []policy.Destination{dest("l", 10, 0), dest("r", 0, 10), sorry}, known("!l", "r"), []int{0, 10, 0}, []string{"down: refused", "no local server is up", "sorry server; others are up"}},
 		"sorry works when none has weight": {"spread", []policy.Destination{dest("a", 0, 0), sorry}, known("a"), []int{0, 100}, []string{"", "sorry server; no other is up"}},
+		"spare rests":                      {"spread", []policy.Destination{dest("a", 10, 0), spareDest("x")}, known("a", "x"), []int{10, 0}, []string{"", "spare; the others suffice"}},
+		"spare is off":                     {"spread", []policy.Destination{dest("a", 10, 0), spareDest("x")}, known("a", "!x"), []int{10, 0}, []string{"", "spare: down: refused"}},
+		"spare works":                      {"spread", []policy.Destination{dest("a", 10, 0), spareDest("x")}, known("!a", "x"), []int{0, 30}, []string{"down: refused", ""}},
+		"spare before sorry":               {"spread", []policy.Destination{dest("a", 10, 0), spareDest("x"), sorry}, known("!a", "x"), []int{0, 30, 0}, []string{"down: refused", "", "sorry server; others are up"}},
+		"sorry until the spare is up":      {"spread", []policy.Destination{dest("a", 10, 0), spareDest("x"), sorry}, known("!a", "!x"), []int{0, 0, 100}, []string{"down: refused", "spare: down: refused", "sorry server; no other is up"}},
+		"spare works for a drained one":    {"spread", []policy.Destination{drainedDest("a"), spareDest("x")}, known("a", "x"), []int{0, 30}, []string{"drained", ""}},
 		"sorry itself down":                {"spread", []policy.Destination{dest("a", 10, 0), checkedSorry}, known("!a", "!s"), []int{0, 0}, []string{"down: refused", "down: refused"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -118,6 +130,36 @@ func TestDecideQuorum(t *testing.T) {
 				t.Errorf("%s, want %s", got, c.want)
 			}
 		})
+	}
+}
+
+// TestSpareOnesFillTheQuorum walks a service with two real servers and two spare ones, a quorum of two, and a hysteresis of one.
+func TestSpareOnesFillTheQuorum(t *testing.T) {
+	v := policy.VirtualService{
+		Service: "www", VIP: addr("203.0.113.10"), Protocol: "tcp", Port: 80, Mode: "spread", Quorum: 2, Hysteresis: 1,
+		Destinations: []policy.Destination{dest("a", 10, 0), dest("b", 10, 0), spareDest("x"), spareDest("y")},
+	}
+	var had map[ServiceKey]bool
+	for i, c := range []struct {
+		health        Health
+		quorum, short bool
+		up            int
+		weights       []int
+	}{
+		{known("!a", "!b", "!x", "!y"), false, true, 0, []int{0, 0, 0, 0}},
+		{known("!a", "!b", "x", "!y"), false, true, 1, []int{0, 0, 30, 0}},
+		{known("!a", "!b", "x", "y"), true, true, 2, []int{0, 0, 30, 30}},
+		{known("a", "!b", "x", "y"), true, false, 1, []int{10, 0, 0, 0}}, // one is enough for who has had the quorum
+		{known("!a", "!b", "x", "y"), true, true, 2, []int{0, 0, 30, 30}},
+		{known("a", "b", "x", "y"), true, false, 2, []int{10, 10, 0, 0}},
+		{known("a", "b", "!x", "!y"), true, false, 2, []int{10, 10, 0, 0}},
+	} {
+		d := Decide(policy.Balancer{Services: []policy.VirtualService{v}}, nil, c.health, Memory{Quorums: had})
+		had = d.quorums()
+		s := d.Services[0]
+		if s.Quorum != c.quorum || s.Short != c.short || s.Up != c.up || !cmp.Equal(s.Weights, c.weights) {
+			t.Errorf("step %d: %+v, want quorum %t, short %t, %d up, weights %v", i, s, c.quorum, c.short, c.up, c.weights)
+		}
 	}
 }
 

@@ -50,7 +50,8 @@ type ServiceDecision struct {
 	Key     ServiceKey
 	Quorum  bool     // enough real servers are up
 	Answers bool     // has its quorum, or a sorry server that is up: its VIP is worth announcing
-	Up      int      // real servers that are up, the sorry server not counted
+	Short   bool     // without spare ones it has no quorum: spare ones are wanted
+	Up      int      // real servers that are up, the sorry server and spare ones without use not counted
 	Weights []int    // one for each destination, in their order
 	Reasons []string // why a weight is not the policy's own; empty: it is
 }

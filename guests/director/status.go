@@ -43,7 +43,7 @@ func (c *Controller) Status(ctx context.Context, q channel.Query) (channel.Statu
 		d := c.decision.Services[i]
 		x := channel.ServiceStatus{
 			Service: v.Service, VIP: v.VIP, Protocol: v.Protocol, Port: v.Port,
-			Up: d.Quorum, Announced: c.held[v.VIP] && !c.state.Balancer.Announce.Drained,
+			Up: d.Quorum, Short: d.Short, Announced: c.held[v.VIP] && !c.state.Balancer.Announce.Drained,
 		}
 		for j, dest := range v.Destinations {
 			x.Destinations = append(x.Destinations, channel.DestinationStatus{

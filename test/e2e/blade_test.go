@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -159,8 +160,17 @@ func client(ctx context.Context, args ...string) *exec.Cmd {
 	return exec.CommandContext(ctx, "ip", append([]string{"netns", "exec", "client"}, args...)...)
 }
 
-// ask sends n requests, each on a connection of its own, and counts the answers by who gave them.
+// ask sends n requests, each on a connection of its own, and counts the answers by who gave them. Each must have one.
 func ask(t *testing.T, vip string, n int) map[string]int {
+	t.Helper()
+	count, err := tryAsking(t, vip, n)
+	if err != nil {
+		t.Errorf("ask %s: %v", vip, err)
+	}
+	return count
+}
+
+func tryAsking(t *testing.T, vip string, n int) (map[string]int, error) {
 	t.Helper()
 	var urls strings.Builder
 	for i := range n {
@@ -172,13 +182,13 @@ func ask(t *testing.T, vip string, n int) map[string]int {
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
 	if err != nil || stderr.Len() > 0 { // curl's status is the last request's, its words are all of them
-		t.Errorf("ask %s: %v: %s", vip, err, stderr.String())
+		err = fmt.Errorf("%w: %s", cmp.Or(err, errors.New("not every request was answered")), stderr.String())
 	}
 	count := map[string]int{}
 	for line := range strings.Lines(string(out)) {
 		count[strings.TrimSpace(line)]++
 	}
-	return count
+	return count, err
 }
 
 // reachable waits until a user gets an answer: a VIP that was just announced takes its routing protocol's time.

@@ -40,6 +40,7 @@ func TestOperatorsDay(t *testing.T) {
 		{"a broken policy leaves the blade as it was", brokenPolicyLeavesTheBlade},
 		{"spawn and destroy lose no request", spawnAndDestroyLoseNoRequest},
 		{"a drained node finishes what it has", drainedNodeFinishesWhatItHas},
+		{"a spare node fills in", spareNodeFillsIn},
 		{"a stopped node stays stopped until it is started", stoppedNodeStaysStopped},
 		{"a drained director announces nothing", drainedDirectorAnnouncesNothing},
 		{"a stranger's deletions are repaired", strangersDeletionsAreRepaired},
