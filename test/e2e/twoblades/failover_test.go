@@ -90,14 +90,17 @@ func TestADirectorDies(t *testing.T) {
 		}
 		t.Run(name, func(t *testing.T) {
 			for _, vip := range webVIPs {
-				dies(t, vip)
+				fails(t, vip, "killed", kill, nil)
+			}
+			if pace != "" {
+				fails(t, webVIPs[0], "paused", suspend, resume)
 			}
 		})
 	}
 }
 
-// dies kills the director that users' packets to a VIP go by, under their sessions, and waits for it to come back.
-func dies(t *testing.T, vip netip.Addr) {
+// fails ends the director that users' packets to a VIP go by, under their sessions, and waits for it to come back, by itself or by back.
+func fails(t *testing.T, vip netip.Addr, how string, end, back func(*testing.T, string)) {
 	for _, other := range webVIPs {
 		eventually(t, 3*time.Minute, "two directors announce "+other.String(), func() error { return twoWays(t, other) })
 	}
@@ -106,10 +109,13 @@ func dies(t *testing.T, vip netip.Addr) {
 	if err != nil || director == "" {
 		t.Fatalf("the router sends %s by no director: %v", vip, err)
 	}
-	kill(t, director)
-	goOn(t, list, director, vip)
+	end(t, director)
+	goOn(t, list, director, how, vip)
 	if now, err := onTheWay(vip); err != nil || now == director {
 		t.Errorf("%s is back already: nothing shows that the other one took over: %v", director, err)
+	}
+	if back != nil {
+		back(t, director)
 	}
 	for _, other := range webVIPs {
 		eventually(t, 3*time.Minute, director+" is back", func() error { return twoWays(t, other) })
@@ -173,14 +179,14 @@ func twoWays(t *testing.T, vip netip.Addr) error {
 }
 
 // goOn wants an answer on each session, from the real server that answered before, and says how long users had to wait.
-func goOn(t *testing.T, list []*session, killed string, vip netip.Addr) {
+func goOn(t *testing.T, list []*session, director, how string, vip netip.Addr) {
 	t.Helper()
 	died := time.Now()
 	rerouted := make(chan time.Duration, 1)
 	go func() {
 		defer close(rerouted)
 		for time.Since(died) < time.Minute {
-			if now, err := onTheWay(vip); err == nil && now != "" && now != killed {
+			if now, err := onTheWay(vip); err == nil && now != "" && now != director {
 				rerouted <- time.Since(died)
 				return
 			}
@@ -201,13 +207,13 @@ func goOn(t *testing.T, list []*session, killed string, vip netip.Addr) {
 		return err
 	})
 	if len(errs) > 0 {
-		t.Errorf("%s was killed: %d of %d sessions did not go on, first: %v", killed, len(errs), len(list), errs[0])
+		t.Errorf("%s was %s: %d of %d sessions did not go on, first: %v", director, how, len(errs), len(list), errs[0])
 		for _, blade := range blades {
 			t.Logf("%s saw:\n%s", blade, on(t, blade, "bladectl", "events", "-n", "30", "--kind", "rotation,guest"))
 		}
 	}
-	t.Logf("%s was killed under %d sessions to both VIPs: %s went another way after %s, the slowest request took %s, the last session was answered after %s",
-		killed, len(list), vip, (<-rerouted).Round(10*time.Millisecond), longest.Round(10*time.Millisecond), last.Round(10*time.Millisecond))
+	t.Logf("%s was %s under %d sessions to both VIPs: %s went another way after %s, the slowest request took %s, the last session was answered after %s",
+		director, how, len(list), vip, (<-rerouted).Round(10*time.Millisecond), longest.Round(10*time.Millisecond), last.Round(10*time.Millisecond))
 }
 
 // onTheWay is the director by which the router sends a user's packets. None: it has no way.
@@ -226,6 +232,15 @@ func onTheWay(vip netip.Addr) (director string, err error) {
 		}
 	}
 	return "", nil
+}
+
+// suspend pauses a director's machine as an operator may, and resume lets it go on.
+func suspend(t *testing.T, director string) { virsh(t, "suspend", director) }
+func resume(t *testing.T, director string)  { virsh(t, "resume", director) }
+
+func virsh(t *testing.T, verb, director string) {
+	t.Helper()
+	on(t, map[string]string{"dir-1": blades[0], "dir-2": blades[1]}[director], "virsh", verb, director)
 }
 
 // kill ends a director's machine at once.
