@@ -259,7 +259,7 @@ func TestLifeOfAVIP(t *testing.T) {
 			"+ director create service www 203.0.113.10:80/tcp scheduler wlc",
 			"+ director create server a 10.0.0.1:80 of 203.0.113.10:80/tcp weight 0 (not checked yet)",
 			"+ director create server b 10.0.0.2:80 of 203.0.113.10:80/tcp weight 0 (not checked yet)")
-		time.Sleep(time.Second)
+		time.Sleep(1500 * time.Millisecond) // b is asked twice
 		wantHistory(t, w, raise1, "+ 203.0.113.10")
 		if got := len(w.wanted.Sysctls); got != 2 {
 			t.Errorf("%d sysctls, want the inside's and the balancer's", got)
@@ -315,7 +315,7 @@ func TestRestartKeepsRotation(t *testing.T) {
 	})
 }
 
-// TestRestartWithADeadServer holds that what is presumed of a server after a restart does not outlive its first probe.
+// TestRestartWithADeadServer holds that what is presumed of a server after a restart does not outlive its first probes.
 func TestRestartWithADeadServer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()
@@ -330,7 +330,7 @@ func TestRestartWithADeadServer(t *testing.T) {
 		w.happened()
 		w.set("a", true)
 		controller(t, w, store)
-		time.Sleep(1100 * time.Millisecond)
+		time.Sleep(1500 * time.Millisecond) // both of them
 		wantHistory(t, w, lower1)
 	})
 }

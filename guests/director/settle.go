@@ -18,7 +18,7 @@ const longestSettle = time.Minute
 func (s settling) begin(b policy.Balancer, served map[ServiceKey]bool, now time.Time) {
 	patience := map[string]time.Duration{}
 	for _, c := range b.Checks {
-		patience[c.ID] = health.FirstWithin + c.Timeout*time.Duration(max(c.Fall, 1))
+		patience[c.ID] = health.FirstWithin + max(c.Timeout, c.Interval/health.FirstShare)*time.Duration(max(c.Fall, 1))
 	}
 	stays := map[ServiceKey]bool{}
 	for _, v := range b.Services {
@@ -59,10 +59,10 @@ func (s settling) now(b policy.Balancer, h Health, now time.Time) map[ServiceKey
 	return out
 }
 
-// unknown says whether a real server that could take connections was never checked.
+// unknown says whether a real server that could take connections has no verdict yet. A spare one is off most of the time.
 func unknown(v policy.VirtualService, h Health) bool {
 	for _, d := range v.Destinations {
-		if d.Check != "" && !d.Drained && max(d.Weight, d.Remote) > 0 && h[d.Check].State == health.Unknown {
+		if d.Check != "" && !d.Drained && !d.Spare && max(d.Weight, d.Remote) > 0 && h[d.Check].State == health.Unknown {
 			return true
 		}
 	}

@@ -10,6 +10,9 @@ import (
 	"github.com/bladenet/bladenet/policy"
 )
 
+// FirstShare is the part of its interval after which a server is asked again that has failed and has no verdict yet.
+const FirstShare = 4
+
 // FirstWithin bounds the jitter of a check's first probe: a real server waits no longer for its place in the rotation.
 const FirstWithin = time.Second
 
@@ -88,6 +91,9 @@ func watch(ctx context.Context, c policy.Check, results chan<- Result, probe Pro
 		case err == nil && v.state == Up && answer != told.Answer:
 			r.Answer = answer
 		default:
+			if v.state == Unknown { // a director that has just begun waits for the verdict
+				timer.Reset(time.Until(began.Add(c.Interval / FirstShare)))
+			}
 			continue
 		}
 		select {
@@ -153,7 +159,8 @@ type timeoutError struct {
 func (e timeoutError) Error() string { return "no answer within " + e.after.String() }
 func (e timeoutError) Unwrap() error { return e.err }
 
-// verdict counts successes and failures in a row.
+// verdict counts successes and failures in a row. The first success is a first verdict, a failure is one as often in a row as it takes later: a
+// probe that is lost while a director boots must not have it announce without a server that is well.
 type verdict struct {
 	rise, fall int
 	state      State
@@ -171,7 +178,7 @@ func (v *verdict) add(ok bool) bool {
 		return false
 	}
 	v.run++
-	if v.state != Unknown && v.run < need {
+	if v.run < need && (v.state != Unknown || !ok) {
 		return false
 	}
 	v.state, v.run = says, 0

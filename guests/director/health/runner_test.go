@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -113,13 +114,25 @@ func TestFirstProbeDecidesThenRiseAndFall(t *testing.T) {
 	})
 }
 
-func TestFirstProbeDecidesDown(t *testing.T) {
+// TestAFirstVerdictOfDownTakesAllProbes: as many in a row as later, but sooner one after the other, and a success among them is up at once.
+func TestAFirstVerdictOfDownTakesAllProbes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newServers()
 		s.set(s.down, "a", true)
-		_, results := start(t, s, check("a"))
+		s.set(s.down, "b", true)
+		_, results := start(t, s, check("a"), check("b"))
 		time.Sleep(FirstWithin)
-		want(t, drain(results), "a down connection refused")
+		s.set(s.down, "b", false)
+		want(t, drain(results))
+		time.Sleep(time.Second)
+		got := drain(results)
+		slices.Sort(got)
+		want(t, got, "a down connection refused", "b up")
+		before := s.count("a")
+		time.Sleep(4 * time.Second)
+		if n := s.count("a") - before; n != 2 {
+			t.Errorf("%d probes in two intervals", n)
+		}
 	})
 }
 
@@ -128,7 +141,7 @@ func TestTimeoutIsAFailureAndNamesItself(t *testing.T) {
 		s := newServers()
 		s.set(s.hang, "a", true)
 		_, results := start(t, s, check("a"), check("b"))
-		time.Sleep(FirstWithin + time.Second)
+		time.Sleep(FirstWithin + 3*time.Second)
 		got := drain(results)
 		if len(got) != 2 || got[0] != "b up" || got[1] != "a down no answer within 1s" {
 			t.Errorf("results %q", got)
@@ -136,7 +149,7 @@ func TestTimeoutIsAFailureAndNamesItself(t *testing.T) {
 	})
 }
 
-// TestIntervalsHold holds that probes begin one interval apart whatever they take, and that many checks are spread out.
+// TestIntervalsHold holds that probes begin one interval apart whatever they take, once there is a verdict, and that many checks are spread out.
 func TestIntervalsHold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newServers()
@@ -155,7 +168,7 @@ func TestIntervalsHold(t *testing.T) {
 				t.Errorf("%s: %d probes in 21 s", id, len(times))
 			}
 			starts[times[0]]++
-			for i := 1; i < len(times); i++ {
+			for i := check(id).Fall; i < len(times); i++ {
 				if gap := times[i].Sub(times[i-1]); gap != 2*time.Second {
 					t.Fatalf("%s: %s between two probes", id, gap)
 				}
@@ -221,6 +234,8 @@ func TestVerdict(t *testing.T) {
 	}{
 		{1, 1, "+-+-", "udud"},
 		{2, 3, "+--+---++", "u.....d.u"},
+		{2, 3, "---++", "..d.u"},
+		{2, 3, "--+", "..u"},
 		{0, 0, "-+-", "dud"},
 		{3, 1, "-+++-", "d..ud"},
 		{2, 2, "+-+-+-", "u....."},
