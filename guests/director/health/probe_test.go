@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -77,6 +78,26 @@ func TestTCP(t *testing.T) {
 	wants(t, try(t, at(t, policy.Check{Kind: "tcp"}, closed(t))), "connection refused")
 }
 
+// answering is the address of a server that reads something, writes these bytes whatever it was, and closes.
+func answering(t *testing.T, answer string) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	go func() {
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		_, _ = conn.Read(make([]byte, 4096))
+		_, _ = io.WriteString(conn, answer)
+	}()
+	return l.Addr().String()
+}
+
 func TestHTTP(t *testing.T) {
 	release := make(chan struct{})
 	mux := http.NewServeMux()
@@ -116,6 +137,16 @@ func TestHTTP(t *testing.T) {
 			c.check.Kind = kind
 			wants(t, try(t, at(t, c.check, url[strings.LastIndex(url, "/")+1:])), c.want)
 		}
+	}
+	for answer, want := range map[string]string{
+		"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n": "",
+		"HTTP/1.1 200 OK\r\n\r\nuntil the end":                                                       "",
+		strings.Repeat("HTTP/1.1 103 Early Hints\r\n\r\n", 100):                                      "too many responses",
+		"HTTP/1.1 200 OK\r\n" + strings.Repeat("X-Filler: 0123456789\r\n", 10000):                    "does not end",
+		"SSH-2.0-OpenSSH_9.2\r\n":                                                                    "malformed HTTP",
+		"":                                                                                           "EOF",
+	} {
+		wants(t, try(t, at(t, policy.Check{Kind: "http", Path: "/"}, answering(t, answer))), want)
 	}
 	slow := at(t, policy.Check{Kind: "http", Path: "/slow", Timeout: 50 * time.Millisecond}, plain.Listener.Addr().String())
 	wants(t, tryWithin(t, slow), "no answer within 50ms")
