@@ -78,28 +78,26 @@ CHAOS ?= 10m
 RESTARTS ?= 100
 chaos: images ## harm a blade for CHAOS, then end its agent RESTARTS times under requests, in the lab
 	bin/lab down --name $(LAB)-chaos
-	trap 'bin/lab down --name $(LAB)-chaos' EXIT; bin/lab up --name $(LAB)-chaos && bin/lab test --name $(LAB)-chaos --run '^$$' ./test/e2e && \
-	  bin/lab exec --name $(LAB)-chaos -- sh -c 'cd /lab/src/test/e2e && BLADENET_CHAOS=$(CHAOS) BLADENET_RESTARTS=$(RESTARTS) exec ../../build/kerneltests/test_e2e.test -test.v -test.timeout 1h -test.run "Chaos|Restarts"' </dev/null
+	trap 'bin/lab down --name $(LAB)-chaos' EXIT; bin/lab up --name $(LAB)-chaos && \
+	bin/lab test --name $(LAB)-chaos -v --env BLADENET_CHAOS=$(CHAOS) --env BLADENET_RESTARTS=$(RESTARTS) --timeout 1h --run 'Chaos|Restarts' ./test/e2e
 
 SOAK ?= 1h
 soak: images ## change the policy once a second for SOAK, in the lab: nothing that the agent holds grows
 	bin/lab down --name $(LAB)-soak
-	trap 'bin/lab down --name $(LAB)-soak' EXIT; bin/lab up --name $(LAB)-soak --ttl 6h && bin/lab test --name $(LAB)-soak --run '^$$' ./test/e2e && \
-	  bin/lab exec --name $(LAB)-soak -- sh -c 'cd /lab/src/test/e2e && BLADENET_SOAK=$(SOAK) exec ../../build/kerneltests/test_e2e.test -test.v -test.timeout 6h -test.run Soak' </dev/null
+	trap 'bin/lab down --name $(LAB)-soak' EXIT; bin/lab up --name $(LAB)-soak --ttl 6h && \
+	bin/lab test --name $(LAB)-soak -v --env BLADENET_SOAK=$(SOAK) --timeout 6h --run Soak ./test/e2e
 
 PACKETS ?= 6000
 FLEETS ?= 25
 differential: images ## 111 000 drawn packets through Judge and a blade's kernel, in the lab; PACKETS and FLEETS choose
 	bin/lab down --name $(LAB)-differential
-	trap 'bin/lab down --name $(LAB)-differential' EXIT; bin/lab up --name $(LAB)-differential && bin/lab test --name $(LAB)-differential --run '^$$' ./policy/nft && \
-	  bin/lab exec --name $(LAB)-differential -- sh -c 'cd /lab/src/policy/nft && exec ../../build/kerneltests/policy_nft.test -test.v -test.run AgreesWithKernel -test.timeout 1h -packets $(PACKETS) -fleets $(FLEETS)' </dev/null
+	trap 'bin/lab down --name $(LAB)-differential' EXIT; bin/lab up --name $(LAB)-differential && \
+	bin/lab test --name $(LAB)-differential -v --timeout 1h --run AgreesWithKernel ./policy/nft -- -packets $(PACKETS) -fleets $(FLEETS)
 
 crash: build ## kill the agent after every single step of bringing a blade up, of ten changes, of a spawn, a destroy and a reclone, in the lab; takes long
-	mkdir -p build/kerneltests && $(GO) test -c -tags $(TAGS),kernel -o build/kerneltests/hostagent.test ./hostagent && $(GO) test -c -tags $(TAGS),kernel -o build/kerneltests/bladed.test ./cmd/bladed
 	bin/lab down --name $(LAB)-crash
-	trap 'bin/lab down --name $(LAB)-crash' EXIT; bin/lab up --name $(LAB)-crash && bin/lab exec --name $(LAB)-crash -- sh -c \
-	  'cd /lab/src/hostagent && BLADENET_CRASH_EVERY_STEP=1 ../build/kerneltests/hostagent.test -test.v -test.timeout 2h -test.run TestAKillAfterAnyStep && \
-	  cd ../cmd/bladed && BLADENET_CRASH_EVERY_STEP=1 ../../build/kerneltests/bladed.test -test.v -test.timeout 2h -test.run TestBladedKilled'
+	trap 'bin/lab down --name $(LAB)-crash' EXIT; bin/lab up --name $(LAB)-crash --ttl 6h && \
+	bin/lab test --name $(LAB)-crash -v --env BLADENET_CRASH_EVERY_STEP=1 --timeout 2h --run 'TestAKillAfterAnyStep|TestBladedKilled' ./hostagent ./cmd/bladed
 
 BENCH ?=
 bench: images bench-deps ## rows of docs/performance.md against their peers, to build/bench.json; BENCH=P1,R2 chooses

@@ -20,7 +20,7 @@ const usage = `A blade in a virtual machine, with a router and a user beside it.
   lab up    [--name N] [--blades N] [--fleet DIR] [--agent | --systemd] [--memory MiB] [--images DIR] [--ttl 3h]
   lab exec  [--name N] [--in blade|router|client|NAME] [--dir DIR] -- COMMAND [ARGS...]
   lab shell [--name N] [--in ...]
-  lab test  [--name N] [--in ...] [--run REGEX] PACKAGE...    build kernel tests, run them in the machine
+  lab test  [--name N] [--in ...] [--run REGEX] [--env KEY=VALUE] PACKAGE... [-- FLAGS]    build kernel tests, run them in the machine
   lab reboot [--name N]                            let systemd restart the machine; its disk stays
   lab down  [--name N]
   lab list

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -24,6 +25,13 @@ status=$?
 rm -r "${copy%/*}"
 exit $status`
 
+// words is a flag that may be given many times.
+type words []string
+
+func (w *words) String() string { return strings.Join(*w, " ") }
+
+func (w *words) Set(word string) error { *w = append(*w, word); return nil }
+
 // test builds the kernel tests of packages on the host and runs each package's in the machine, in its source folder.
 func test(ctx context.Context, env environment, args []string) error {
 	set, name := flags(env, "test")
@@ -32,10 +40,16 @@ func test(ctx context.Context, env environment, args []string) error {
 	verbose := set.Bool("v", false, "name each test")
 	in := set.String("in", "", "where: blade (the first), another blade's name, or machine, which blades share")
 	limit := set.Duration("timeout", 10*time.Minute, "how long a package's tests may take")
+	var environ words
+	set.Var(&environ, "env", "`KEY=VALUE` for the tests; may be given again")
 	if err := parse(set, args); err != nil {
 		return err
 	}
-	if set.NArg() == 0 {
+	packages, own := set.Args(), []string(nil)
+	if i := slices.Index(packages, "--"); i >= 0 {
+		packages, own = packages[:i], packages[i+1:]
+	}
+	if len(packages) == 0 {
 		return fmt.Errorf("test needs packages, as ./bridges: %w", errUsage)
 	}
 	l, err := lab.Open(*name)
@@ -47,16 +61,17 @@ func test(ctx context.Context, env environment, args []string) error {
 		return err
 	}
 	var failed []string
-	for _, pkg := range set.Args() {
+	for _, pkg := range packages {
 		pkg = path.Clean(filepath.ToSlash(pkg))
 		if !*ready {
 			if err := buildTest(ctx, env, source, pkg); err != nil {
 				return err
 			}
 		}
+		common := []string{"-test.run=" + *only, fmt.Sprintf("-test.v=%t", *verbose), fmt.Sprintf("-test.timeout=%v", *limit)}
 		c := lab.Command{
-			Args: []string{"sh", "-c", runCopy, "/lab/src/" + testBinary(pkg), "-test.run=" + *only, fmt.Sprintf("-test.v=%t", *verbose), fmt.Sprintf("-test.timeout=%v", *limit)},
-			In:   *in, Dir: "/lab/src/" + pkg, Stdout: env.stdout, Stderr: env.stderr,
+			Args: slices.Concat([]string{"sh", "-c", runCopy, "/lab/src/" + testBinary(pkg)}, common, own),
+			Env:  environ, In: *in, Dir: "/lab/src/" + pkg, Stdout: env.stdout, Stderr: env.stderr,
 		}
 		start := time.Now()
 		code, err := l.Exec(ctx, c)
