@@ -127,7 +127,7 @@ func largeBlade(b *testing.B) *Agent {
 // reducedFilter is the filter's stage with the rules that this kernel can load.
 func reducedFilter(a *Agent, kernel *nft.Kernel) func(context.Context, *pass) (work, error) {
 	var of filter.Ruleset
-	var less filter.Ruleset
+	var less nft.Wanted
 	return func(ctx context.Context, p *pass) (work, error) {
 		have, err := kernel.Observe(ctx)
 		if err != nil {
@@ -139,9 +139,12 @@ func reducedFilter(a *Agent, kernel *nft.Kernel) func(context.Context, *pass) (w
 		}
 		if len(of.Tables) == 0 || &whole.Ruleset.Tables[0] != &of.Tables[0] {
 			of = whole.Ruleset
-			less, _ = filtertest.Reduced(of)
+			reduced, _ := filtertest.Reduced(of)
+			if less, err = nft.Prepare(reduced, less); err != nil {
+				return work{}, err
+			}
 		}
-		steps, err := nft.Plan(less, have)
+		steps := less.Plan(have)
 		w := work{apply: func(ctx context.Context) error { return kernel.Apply(ctx, steps) }}
 		for _, s := range steps {
 			w.steps = append(w.steps, s.Step)
@@ -149,7 +152,7 @@ func reducedFilter(a *Agent, kernel *nft.Kernel) func(context.Context, *pass) (w
 		if len(steps) == 0 {
 			w.apply = nil
 		}
-		return w, err
+		return w, nil
 	}
 }
 

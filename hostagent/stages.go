@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/bladenet/bladenet/bridges"
@@ -117,37 +115,13 @@ func (a *Agent) applyFilter(ctx context.Context, p *pass) (work, error) {
 	return w, nil
 }
 
-// insideSeen is what was found in one namespace.
-type insideSeen struct {
-	state inside.State
-	err   error
-}
-
-// mostLooks is how many namespaces are looked into at a time: the kernel's own locks let no more of them go on side by side.
-const mostLooks = 4
-
-// observeInsides looks into the namespaces of containers.
-func observeInsides(ctx context.Context, all []policy.Guest) []insideSeen {
-	out := make([]insideSeen, len(all))
-	var next atomic.Int64
-	var wait sync.WaitGroup
-	for range min(mostLooks, len(all)) {
-		wait.Go(func() {
-			for i := int(next.Add(1)) - 1; i < len(all); i = int(next.Add(1)) - 1 {
-				out[i].state, out[i].err = inside.Observe(ctx, policy.NamespacePath(all[i].Name), all[i].Inside)
-			}
-		})
-	}
-	wait.Wait()
-	return out
-}
-
 // fillNamespaces puts addresses, VIPs, routes and sysctls into the containers' network namespaces, before their init runs.
 func (a *Agent) fillNamespaces(ctx context.Context, p *pass) (work, error) {
 	var w work
 	var errs []error
 	var todo []func(context.Context) error
 	var here []policy.Guest
+	var places []inside.Place
 	for _, g := range p.blade.Guests {
 		if g.Driver != policy.DriverLXC || p.held[g.Name] != "" {
 			continue
@@ -156,10 +130,11 @@ func (a *Agent) fillNamespaces(ctx context.Context, p *pass) (work, error) {
 			a.insides.watch(a.life, g.Name)
 		}
 		here = append(here, g)
+		places = append(places, inside.Place{Namespace: policy.NamespacePath(g.Name), Want: g.Inside})
 	}
-	for i, seen := range observeInsides(ctx, here) {
-		g, ns := here[i], policy.NamespacePath(here[i].Name)
-		have, err := seen.state, seen.err
+	for i, seen := range inside.ObserveAll(ctx, places) {
+		g, ns := here[i], places[i].Namespace
+		have, err := seen.State, seen.Err
 		if errors.Is(err, fs.ErrNotExist) && !p.apply {
 			have, err = inside.Fresh(g.Inside), nil // a stage before this one will have made it
 		}

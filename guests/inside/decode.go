@@ -50,9 +50,10 @@ func whole[T any](ctx context.Context, what string, dump func(yield func(T)) err
 	}
 }
 
-// dump asks for a list in the thread's network namespace and gives what decode knows to yield.
-func dump[T any](kind int, answer uint16, header nl.NetlinkRequestData, decode func(m []byte) (T, bool), yield func(T)) error {
+// dump asks for a list in the socket's network namespace and gives what decode knows to yield.
+func dump[T any](h *nl.SocketHandle, kind int, answer uint16, header nl.NetlinkRequestData, decode func(m []byte) (T, bool), yield func(T)) error {
 	req := nl.NewNetlinkRequest(kind, unix.NLM_F_DUMP)
+	req.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: h}
 	req.AddData(header)
 	return req.ExecuteIter(unix.NETLINK_ROUTE, answer, func(m []byte) bool {
 		if entry, ok := decode(m); ok {

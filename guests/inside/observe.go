@@ -9,6 +9,8 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 
 	"github.com/vishvananda/netlink/nl"
 	"github.com/vishvananda/netns"
@@ -31,22 +33,70 @@ func Observe(ctx context.Context, ns string, want policy.Inside) (State, error) 
 	return s, nil
 }
 
+// Place is a network namespace, by its path, and what is wanted in it.
+type Place struct {
+	Namespace string
+	Want      policy.Inside
+}
+
+// Seen is what was found in a place.
+type Seen struct {
+	State State
+	Err   error
+}
+
+// mostLooks is how many namespaces are looked into at a time: the kernel's own locks let no more of them go on side by side.
+const mostLooks = 4
+
+// ObserveAll is Observe of many namespaces. A thread goes from one to the next: a blade has hundreds, and a thread of its own for each costs more
+// than half of the look.
+func ObserveAll(ctx context.Context, places []Place) []Seen {
+	out := make([]Seen, len(places))
+	var next atomic.Int64
+	var threads sync.WaitGroup
+	for range min(mostLooks, len(places)) {
+		threads.Go(func() {
+			runtime.LockOSThread() // the thread ends with this function
+			for i := int(next.Add(1)) - 1; i < len(places); i = int(next.Add(1)) - 1 {
+				p, seen := places[i], &out[i]
+				err := move(p.Namespace)
+				if err == nil {
+					seen.State, err = observe(ctx, p.Want)
+				}
+				if err != nil {
+					*seen = Seen{Err: fmt.Errorf("observe inside of %s: %w", p.Want.Hostname, err)}
+				}
+			}
+		})
+	}
+	threads.Wait()
+	return out
+}
+
+// move puts the calling thread, which the runtime must never reuse, into the network namespace at the path.
+func move(path string) error {
+	ns, err := netns.GetFromPath(path)
+	if err != nil {
+		return fmt.Errorf("open network namespace %s: %w", path, err)
+	}
+	defer ns.Close()
+	if err := netns.Set(ns); err != nil {
+		return fmt.Errorf("enter network namespace %s: %w", path, err)
+	}
+	return nil
+}
+
 // enter runs f in the network namespace at the path. /proc/sys/net shows the namespace of the thread that opens it, so a socket opened in the
 // namespace would not be enough. The thread ends with f: the runtime must never reuse it.
 func enter(path string, f func() error) error {
 	if path == "" {
 		return f()
 	}
-	ns, err := netns.GetFromPath(path)
-	if err != nil {
-		return fmt.Errorf("open network namespace %s: %w", path, err)
-	}
-	defer ns.Close()
 	result := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread()
-		if err := netns.Set(ns); err != nil {
-			result <- fmt.Errorf("enter network namespace %s: %w", path, err)
+		if err := move(path); err != nil {
+			result <- err
 			return
 		}
 		result <- f()
@@ -56,39 +106,55 @@ func enter(path string, f func() error) error {
 
 func observe(ctx context.Context, want policy.Inside) (State, error) {
 	var s State
-	var err error
-	if s.Links, err = observeLinks(ctx); err != nil {
+	h, err := openSocket()
+	if err != nil {
 		return State{}, err
 	}
-	if s.Addresses, err = observeAddresses(ctx); err != nil {
+	defer h.Socket.Close()
+	if s.Links, err = observeLinks(ctx, h); err != nil {
 		return State{}, err
 	}
-	if s.Routes, err = observeRoutes(ctx, want.Routes); err != nil {
+	if s.Addresses, err = observeAddresses(ctx, h); err != nil {
+		return State{}, err
+	}
+	if s.Routes, err = observeRoutes(ctx, h, want.Routes); err != nil {
 		return State{}, err
 	}
 	s.Sysctls, err = observeSysctls(want.Sysctls)
 	return s, err
 }
 
-func observeLinks(ctx context.Context) ([]Link, error) {
+// openSocket opens an rtnetlink socket in the thread's network namespace.
+func openSocket() (*nl.SocketHandle, error) {
+	socket, err := nl.Subscribe(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("open rtnetlink socket: %w", err)
+	}
+	timeout := nl.SocketTimeoutTv
+	_ = socket.SetSendTimeout(&timeout) // both only store the value
+	_ = socket.SetReceiveTimeout(&timeout)
+	return &nl.SocketHandle{Socket: socket}, nil
+}
+
+func observeLinks(ctx context.Context, h *nl.SocketHandle) ([]Link, error) {
 	out, err := whole(ctx, "links", func(yield func(Link)) error {
-		return dump(unix.RTM_GETLINK, unix.RTM_NEWLINK, nl.NewIfInfomsg(unix.AF_UNSPEC), decodeLink, yield)
+		return dump(h, unix.RTM_GETLINK, unix.RTM_NEWLINK, nl.NewIfInfomsg(unix.AF_UNSPEC), decodeLink, yield)
 	})
 	slices.SortFunc(out, func(a, b Link) int { return a.Index - b.Index })
 	return out, err
 }
 
-func observeAddresses(ctx context.Context) ([]Address, error) {
+func observeAddresses(ctx context.Context, h *nl.SocketHandle) ([]Address, error) {
 	return whole(ctx, "addresses", func(yield func(Address)) error {
-		return dump(unix.RTM_GETADDR, unix.RTM_NEWADDR, nl.NewIfAddrmsg(unix.AF_UNSPEC), decodeAddress, yield)
+		return dump(h, unix.RTM_GETADDR, unix.RTM_NEWADDR, nl.NewIfAddrmsg(unix.AF_UNSPEC), decodeAddress, yield)
 	})
 }
 
 // observeRoutes returns the routes that are ours, and those that stand where a wanted one belongs. A director learns many more.
-func observeRoutes(ctx context.Context, want []policy.Route) ([]Route, error) {
+func observeRoutes(ctx context.Context, h *nl.SocketHandle, want []policy.Route) ([]Route, error) {
 	return whole(ctx, "routes", func(yield func(Route)) error {
 		header := &nl.RtMsg{RtMsg: unix.RtMsg{Family: unix.AF_UNSPEC}}
-		return dump(unix.RTM_GETROUTE, unix.RTM_NEWROUTE, header, decodeRoute, func(r Route) {
+		return dump(h, unix.RTM_GETROUTE, unix.RTM_NEWROUTE, header, decodeRoute, func(r Route) {
 			wanted := slices.ContainsFunc(want, func(w policy.Route) bool { return w.Destination.Masked() == r.Destination })
 			if wanted || r.Protocol == protocolStatic {
 				yield(r)
