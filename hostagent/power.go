@@ -74,15 +74,36 @@ func (s *stopped) change(name policy.GuestName, how *stop) error {
 	if how != nil {
 		next[name] = *how
 	}
-	data, err := json.Marshal(next)
+	if err := s.write(next); err != nil {
+		return err
+	}
+	s.guests = next
+	return nil
+}
+
+// write puts a list on disk. The caller holds mu.
+func (s *stopped) write(list map[policy.GuestName]stop) error {
+	data, err := json.Marshal(list)
 	if err == nil {
 		err = revision.WriteFile(s.path, data, 0o600)
 	}
 	if err != nil {
 		return fmt.Errorf("save stopped guests: %w", err)
 	}
-	s.guests = next
 	return nil
+}
+
+// restore writes the list anew where its file is not there any more.
+func (s *stopped) restore() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.guests) == 0 {
+		return nil
+	}
+	if _, err := os.Stat(s.path); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return s.write(s.guests)
 }
 
 // hold adds the stopped guests to those that must not start.

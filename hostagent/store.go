@@ -16,16 +16,20 @@ import (
 	"github.com/bladenet/bladenet/hostagent/api"
 )
 
-// restore puts the revision in force back on disk where somebody has taken it away: what a blade boots from is kept as the rest is. The caller
-// holds passing.
+// restore puts the revision in force and the list of stopped guests back on disk where somebody has taken them away: what a blade boots from is
+// kept as the rest is. The caller holds passing.
 func (a *Agent) restore(now wanted) {
 	lost, err := a.revisions.Restore(now.revision)
 	if err != nil && a.unkept == "" {
 		a.log.Error("the revision in force is not on disk: a restart takes an older one, or the policy folder", "revision", now.revision.Number, "err", err)
 	}
+	missing := a.stopped.restore()
+	if missing != nil && a.unkept == "" {
+		a.log.Error("the guests that an operator stopped are not on disk: a restart starts them", "err", missing)
+	}
 	a.unkept = ""
-	if err != nil {
-		a.unkept = err.Error()
+	if bad := errors.Join(err, missing); bad != nil {
+		a.unkept = bad.Error()
 	}
 	if lost && err == nil {
 		a.log.Warn("applied", "subsystem", "store", "step", fmt.Sprintf("create revision %d", now.revision.Number))

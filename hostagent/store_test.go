@@ -56,6 +56,22 @@ func TestTheRevisionInForceIsPutBack(t *testing.T) {
 	}
 }
 
+// TestStoppedGuestsArePutBack takes the list of stopped guests away: an agent's next start would start them.
+func TestStoppedGuestsArePutBack(t *testing.T) {
+	a, _, dir := firstRevision(t, &world{})
+	if err := a.stopped.change("www-1", &stop{Drained: true}); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(dir, "stopped.json")); err != nil {
+		t.Fatal(err)
+	}
+	a.keep(t.Context())
+	again, err := openStopped(filepath.Join(dir, "stopped.json"))
+	if how, ok := again.get("www-1"); err != nil || !ok || !how.Drained {
+		t.Errorf("the list on disk has %v, %v, %v", how, ok, err)
+	}
+}
+
 // A store that cannot be written is said once, and again after it could.
 func TestAStoreThatCannotBeWrittenIsSaidOnce(t *testing.T) {
 	a, _, _ := firstRevision(t, &world{})

@@ -96,6 +96,9 @@ func (d *disk) add(e api.Entry) error {
 }
 
 func (d *disk) write(line []byte) error {
+	if err := d.whole(); err != nil {
+		return err
+	}
 	if d.size+int64(len(line)) > fullAt {
 		if err := d.turn(); err != nil {
 			return err
@@ -108,6 +111,28 @@ func (d *disk) write(line []byte) error {
 		d.size -= int64(n)
 	}
 	return err
+}
+
+// whole begins the record anew where somebody has taken its file or folder away: entries must not go where nobody can read them.
+func (d *disk) whole() error {
+	now, err := os.Stat(filepath.Join(d.dir, newer))
+	if err == nil {
+		var ours os.FileInfo
+		if ours, err = d.file.Stat(); err == nil && os.SameFile(now, ours) {
+			return nil
+		}
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := os.MkdirAll(d.dir, 0o700); err != nil {
+		return err
+	}
+	old := d.file
+	if err := d.open(); err != nil {
+		return err
+	}
+	return old.Close()
 }
 
 // turn begins a new file.

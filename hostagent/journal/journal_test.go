@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -63,6 +64,27 @@ func TestEntriesOutliveTheAgent(t *testing.T) {
 	}
 }
 
+// TestARecordThatIsTakenAwayBeginsAnew removes the file, then the folder.
+func TestARecordThatIsTakenAwayBeginsAnew(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "journal")
+	j := open(t, dir)
+	add(t, j, "a")
+	for i, take := range []func() error{
+		func() error { return os.Remove(filepath.Join(dir, newer)) },
+		func() error { return os.RemoveAll(dir) },
+		func() error { return os.Rename(dir, dir+"-aside") },
+	} {
+		if err := take(); err != nil {
+			t.Fatal(err)
+		}
+		add(t, j, "b", "c")
+		_, entries, err := openDisk(dir)
+		if want := fmt.Sprintf("%d b, %d c", 2*i+2, 2*i+3); err != nil || messages(entries) != want {
+			t.Errorf("%d: on disk is %q, %v; want %q", i, messages(entries), err, want)
+		}
+	}
+}
+
 func TestATornLineCostsOneEntry(t *testing.T) {
 	dir := t.TempDir()
 	j := open(t, dir)
@@ -116,9 +138,11 @@ func TestMemoryAndDiskAreBounded(t *testing.T) {
 
 // TestAFailingDiskIsToldOnce writes to a file that takes nothing.
 func TestAFailingDiskIsToldOnce(t *testing.T) {
-	j := open(t, t.TempDir())
+	dir := t.TempDir()
+	j := open(t, dir)
+	path, aside := filepath.Join(dir, newer), filepath.Join(dir, "aside")
 	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
-	if err != nil {
+	if err := errors.Join(err, os.Rename(path, aside), os.Symlink("/dev/full", path)); err != nil {
 		t.Fatal(err)
 	}
 	good := j.disk.file
@@ -128,6 +152,9 @@ func TestAFailingDiskIsToldOnce(t *testing.T) {
 	}
 	if err := j.Add(api.Entry{Message: "b"}); err != nil {
 		t.Errorf("a second Add = %v, want silence", err)
+	}
+	if err := os.Rename(aside, path); err != nil {
+		t.Fatal(err)
 	}
 	j.disk.file = good
 	add(t, j, "c")

@@ -22,70 +22,134 @@ import (
 	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 
+	"github.com/bladenet/bladenet/hostagent/api"
 	"github.com/bladenet/bladenet/policy"
 )
 
 // harm is one act of a stranger. What it returns says whether it has been made good, and is asked often.
+// Some of it lasts while users ask, and is ended by after.
 type harm struct {
-	name string
-	do   func(t *testing.T, b *blade) (good func() error)
+	name  string
+	do    func(t *testing.T, b *blade) (good func() error)
+	after func(t *testing.T)
 }
 
 // harms are what strangers do to a blade with a director and the real servers www-1 and www-2.
 var harms = []harm{
-	{"flush the ruleset", func(t *testing.T, _ *blade) func() error {
+	{name: "flush the ruleset", do: func(t *testing.T, _ *blade) func() error {
 		run(t, "nft", "flush", "ruleset")
 		return filterStands
 	}},
-	{"detach a port", func(t *testing.T, _ *blade) func() error {
+	{name: "detach a port", do: func(t *testing.T, _ *blade) func() error {
 		run(t, "ip", "link", "set", "www-1.1", "nomaster")
 		return attached("www-1.1")
 	}},
-	{"take a port down", func(t *testing.T, _ *blade) func() error {
+	{name: "take a port down", do: func(t *testing.T, _ *blade) func() error {
 		run(t, "ip", "link", "set", "www-2.0", "down")
 		return attached("www-2.0")
 	}},
-	{"delete a port", func(t *testing.T, _ *blade) func() error {
+	{name: "delete a port", do: func(t *testing.T, _ *blade) func() error {
 		run(t, "ip", "link", "del", "www-2.1")
 		return attached("www-2.1")
 	}},
-	{"delete a VLAN", func(t *testing.T, _ *blade) func() error {
+	{name: "delete a VLAN", do: func(t *testing.T, _ *blade) func() error {
 		run(t, "ip", "link", "del", "vlan130")
 		return attached("vlan130")
 	}},
-	{"take a VIP off a real server", func(t *testing.T, _ *blade) func() error {
+	{name: "take a VIP off a real server", do: func(t *testing.T, _ *blade) func() error {
 		run(t, "nsenter", "--net="+policy.NamespacePath("www-1"), "ip", "addr", "del", vip4+"/32", "dev", "lo")
 		return hasAddress("www-1", vip4)
 	}},
-	{"take a default route away", func(t *testing.T, _ *blade) func() error {
+	{name: "take a default route away", do: func(t *testing.T, _ *blade) func() error {
 		run(t, "nsenter", "--net="+policy.NamespacePath("www-2"), "ip", "route", "del", "default")
 		return hasDefaultRoute("www-2")
 	}},
-	{"kill a container's init", func(t *testing.T, _ *blade) func() error {
+	{name: "kill a container's init", do: func(t *testing.T, _ *blade) func() error {
 		was := initOf(t, "www-1")
 		run(t, "kill", "-9", was)
-		return func() error {
-			if now, err := exec.Command("lxc-info", "-P", containers, "-n", "www-1", "-pH").Output(); err != nil || strings.TrimSpace(string(now)) == was {
-				return fmt.Errorf("init is %q, %v", now, err)
-			}
-			return nil
-		}
+		return func() error { return anotherInit("www-1", was) }
 	}},
-	{"kill bladed", func(t *testing.T, b *blade) func() error {
+	{name: "kill bladed", do: func(t *testing.T, b *blade) func() error {
 		b.end(syscall.SIGKILL)
 		b.start(t)
 		return filterStands
 	}},
-	{"restart libvirtd", func(t *testing.T, _ *blade) func() error {
+	{name: "restart libvirtd", do: func(t *testing.T, _ *blade) func() error {
 		stopLibvirtd(t)
 		startLibvirtd(t)
 		return func() error { return nil } // what matters is below: the blade converges
 	}},
+	{name: "drop the store", do: func(t *testing.T, _ *blade) func() error {
+		inForce := fmt.Sprintf("%s/revisions/%d.json", state, status(t).Revision)
+		was, err := os.ReadFile(inForce)
+		if err := errors.Join(err, os.RemoveAll(state+"/revisions"), os.RemoveAll(state+"/journal")); err != nil {
+			t.Fatal(err)
+		}
+		return func() error {
+			if now, err := os.ReadFile(inForce); err != nil || string(now) != string(was) {
+				return fmt.Errorf("%s holds %d bytes, held %d: %w", inForce, len(now), len(was), err)
+			}
+			_, err := os.Stat(state + "/journal/events.jsonl")
+			return err
+		}
+	}},
+	{name: "fill the disk, and more", do: fillDisk, after: emptyDisk},
 }
 
-// containers is where bladed has them.
-const containers = "/var/lib/bladenet/lxc"
+// ballast fills the disk that all of bladed's files are on.
+const ballast = state + "/ballast"
+
+// fillDisk leaves no room, ends bladed, and harms links and a guest. The policy folder has a change that cannot be taken now.
+func fillDisk(t *testing.T, b *blade) func() error {
+	if err := os.WriteFile(soakFile, []byte("hosts:\n  soak: {from: [203.0.113.128/26], allow: [9100/tcp]}\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Create(ballast)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.Remove(ballast) })
+	at, size := int64(0), int64(1)<<40
+	for size >= 4096 {
+		if err := unix.Fallocate(int(f.Fd()), 0, at, size); err == nil {
+			at += size
+		} else {
+			size /= 2
+		}
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	before := status(t).Revision
+	b.end(syscall.SIGKILL)
+	b.start(t)
+	if err := agent.Apply(t.Context(), api.ApplyRequest{}, func(api.Event) {}); err == nil || !strings.Contains(err.Error(), unix.ENOSPC.Error()) || status(t).Revision != before {
+		t.Errorf("apply on a full disk: %v, revision %d, was %d", err, status(t).Revision, before)
+	}
+	if err := os.Remove(soakFile); err != nil {
+		t.Fatal(err)
+	}
+	was := initOf(t, "www-1")
+	run(t, "kill", "-9", was)
+	run(t, "ip", "link", "del", "www-2.1")
+	return func() error { return errors.Join(attached("www-2.1")(), anotherInit("www-1", was)) }
+}
+
+// emptyDisk gives the room back: what could not be taken is taken now.
+func emptyDisk(t *testing.T) {
+	if err := os.Remove(ballast); err != nil {
+		t.Fatal(err)
+	}
+	soakRound(t, agent)
+}
+
+// Where bladed has what it keeps, and its containers.
+const (
+	state      = "/var/lib/bladenet"
+	containers = state + "/lxc"
+)
 
 // seed draws the order of the harms; a failure prints it.
 const seed = 2011
@@ -116,6 +180,9 @@ func TestChaos(t *testing.T) {
 		took[h.name], all = append(took[h.name], one), append(all, one)
 		converged(t)
 		reachable(t)
+		if h.after != nil {
+			h.after(t)
+		}
 	}
 	for _, h := range harms {
 		if len(took[h.name]) > 0 {
@@ -264,6 +331,15 @@ func hasDefaultRoute(guest policy.GuestName) func() error {
 func initOf(t *testing.T, guest string) string {
 	t.Helper()
 	return strings.TrimSpace(run(t, "lxc-info", "-P", containers, "-n", guest, "-pH"))
+}
+
+func anotherInit(guest, was string) error {
+	out, err := exec.Command("lxc-info", "-P", containers, "-n", guest, "-pH").Output()
+	now := strings.TrimSpace(string(out))
+	if pid, notOne := strconv.Atoi(now); err != nil || notOne != nil || pid <= 0 || now == was {
+		return fmt.Errorf("init is %q, %v", now, err)
+	}
+	return nil
 }
 
 func median(d []time.Duration) time.Duration {
