@@ -20,7 +20,7 @@ func (a *Agent) wrong() []alert.Alert {
 	blade := a.wantedNow().blade
 	var out []alert.Alert
 	for _, g := range blade.Guests {
-		if _, off := a.stopped.get(g.Name); g.Driver != policy.DriverKVM || off || a.spares.reason(g.Name) != "" {
+		if how, ok := a.stopped.get(g.Name); g.Driver != policy.DriverKVM || ok && !how.Draining || a.spares.reason(g.Name) != "" {
 			continue
 		}
 		answer, ok := a.directors.last(g.Name)

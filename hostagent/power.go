@@ -34,7 +34,7 @@ type stop struct {
 	Drained  bool `json:"drained,omitempty"`  // for the stop: its start takes that back
 	Reclone  bool `json:"reclone,omitempty"`  // it comes back on the newest build of its image
 	Restart  bool `json:"restart,omitempty"`  // it comes back at once: an agent that finds it so starts it
-	Draining bool `json:"draining,omitempty"` // it runs until it is drained: an agent that finds it so takes that back
+	Draining bool `json:"draining,omitempty"` // it runs, before its stop or after its start: an agent that finds it so takes the drain back
 }
 
 // openStopped reads the file. One that cannot be read holds nobody, and is an error beside it.
@@ -79,6 +79,14 @@ func (s *stopped) change(name policy.GuestName, how *stop) error {
 	}
 	s.guests = next
 	return nil
+}
+
+// forget ends a guest's note, unless somebody has stopped the guest since.
+func (s *stopped) forget(name policy.GuestName, noted stop) error {
+	if now, ok := s.get(name); !ok || now != noted {
+		return nil
+	}
+	return s.change(name, nil)
 }
 
 // write puts a list on disk. The caller holds mu.
@@ -139,7 +147,7 @@ func (a *Agent) finishStops(ctx context.Context) {
 	a.passing.Unlock()
 	silent := func(api.Event) {}
 	for _, name := range slices.Sorted(maps.Keys(left)) {
-		how, message := left[name], "bladed ended while it drained it for a stop: it takes connections again"
+		how, message := left[name], "bladed ended between its drain and its stop, or its start and the drain's end: it takes connections again"
 		if how.Restart {
 			message = "bladed ended while it was restarted: it is started again"
 		}
@@ -190,21 +198,29 @@ func (a *Agent) Start(ctx context.Context, r api.PowerRequest, report func(api.E
 		return err
 	}
 	how, _ := a.stopped.get(r.Name)
-	if err := a.release(r.Name, report); err != nil {
+	var next *stop
+	if how.Drained { // for the stop: noted until it is taken back
+		next = &stop{Drained: true, Draining: true}
+	}
+	if err := a.release(r.Name, next, report); err != nil {
 		return err
 	}
 	if how.Drained {
 		if err := a.setDrain(api.DrainRequest{Name: r.Name, Undo: true}, report); err != nil {
 			return err
 		}
+		if err := a.stopped.forget(r.Name, *next); err != nil {
+			return err
+		}
 	}
 	return a.untilInRotation(ctx, r.Name, report)
 }
 
-func (a *Agent) release(name policy.GuestName, report func(api.Event)) error {
+// release lets a guest run, with what is noted of it from now on.
+func (a *Agent) release(name policy.GuestName, next *stop, report func(api.Event)) error {
 	a.passing.Lock()
 	defer a.passing.Unlock()
-	if err := a.stopped.change(name, nil); err != nil {
+	if err := a.stopped.change(name, next); err != nil {
 		return err
 	}
 	a.unsettle()

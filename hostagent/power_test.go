@@ -3,11 +3,14 @@ package hostagent
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/bladenet/bladenet/guests"
+	"github.com/bladenet/bladenet/hostagent/api"
 	"github.com/bladenet/bladenet/policy"
 )
 
@@ -89,6 +92,75 @@ func TestABladeWithAnUnfinishedRestartHasNotConverged(t *testing.T) {
 		t.Fatal(err)
 	}
 	converged("after the pass that starts it", true)
+}
+
+// TestAStartNotesTheDrainThatItTakesBack: until that is done, for an agent that dies meanwhile would leave the guest drained for ever. A stop that
+// comes between the two stays.
+func TestAStartNotesTheDrainThatItTakesBack(t *testing.T) {
+	const name policy.GuestName = "www-1"
+	a, _, dir := firstRevision(t, &world{})
+	one, err := policy.Allocate(mustLoad(t, dir), policy.SpawnRequest{
+		Role: policy.RoleRealServer, Name: name, Blade: "lame-l1", Services: []policy.ServiceName{"www"}, Image: "web",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	entry := filepath.Join(dir, "policy", policy.GuestFile(name))
+	if err := os.WriteFile(entry, one.Data, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	applied(t, a, 0)
+	if err := a.Stop(t.Context(), api.PowerRequest{Name: name, Drain: time.Millisecond}, func(api.Event) {}); err != nil {
+		t.Fatal(err)
+	}
+	drained := func() bool {
+		text, err := os.ReadFile(entry)
+		return err == nil && strings.Contains(string(text), "drain: true")
+	}
+	if how, _ := a.stopped.get(name); !how.Drained || !drained() {
+		t.Fatalf("stopped as %+v, drained %t", how, drained())
+	}
+	noted := stop{Drained: true, Draining: true}
+	stranger := filepath.Join(dir, "policy", "z-stranger.yaml") // the drain cannot be taken back beside a change that is not in force
+	if err := os.WriteFile(stranger, []byte("services: {}\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Start(t.Context(), api.PowerRequest{Name: name}, func(api.Event) {}); err == nil {
+		t.Error("a start whose drain cannot be taken back says nothing")
+	}
+	if how, ok := a.stopped.get(name); !ok || how != noted {
+		t.Errorf("noted %+v, want %+v", how, noted)
+	}
+	if err := os.Remove(stranger); err != nil {
+		t.Fatal(err)
+	}
+	a.finishStops(t.Context()) // as the next agent does
+	if how, ok := a.stopped.get(name); ok || drained() {
+		t.Errorf("noted %+v, drained %t", how, drained())
+	}
+	if err := a.stopped.change(name, &stop{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.stopped.forget(name, noted); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := a.stopped.get(name); !ok {
+		t.Error("a start that ends forgets a stop that came after it")
+	}
+}
+
+// mustLoad is the policy folder of dir.
+func mustLoad(t *testing.T, dir string) *policy.Fleet {
+	t.Helper()
+	files, err := policy.ReadDir(filepath.Join(dir, "policy"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	fleet, found := policy.Load(files)
+	if found.HasErrors() {
+		t.Fatal(found)
+	}
+	return fleet
 }
 
 // TestStoppedThatCannotBeRead holds nobody and says so; a change that cannot be written changes nothing.

@@ -213,7 +213,7 @@ func TestReclone(t *testing.T) {
 	if o := have.of(name); o.Image == old || o.Phase != guests.Stopped {
 		t.Errorf("stopped to be made anew: %s, %s", o.Image, o.Phase)
 	}
-	if err := a.release(name, silent); err != nil {
+	if err := a.release(name, nil, silent); err != nil {
 		t.Fatal(err)
 	}
 	if o := have.of(name); o.Image == old || o.Phase != guests.Running {

@@ -286,7 +286,8 @@ func (d *Driver) Destroy(ctx context.Context, name policy.GuestName) error {
 	if err := d.unbound(name); err != nil {
 		return fmt.Errorf("destroy container %s: %w", name, err)
 	}
-	for _, path := range []string{filepath.Join(d.dir(name), "config"), d.dir(name), d.lockFile(name)} {
+	// The folder goes last: whoever finds it ends what was begun. Without the configuration nobody makes the lock anew.
+	for _, path := range []string{filepath.Join(d.dir(name), "config"), d.lockFile(name), d.dir(name)} {
 		if err := os.RemoveAll(path); err != nil {
 			return fmt.Errorf("destroy container %s: %w", name, err)
 		}
