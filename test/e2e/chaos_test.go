@@ -74,12 +74,12 @@ var harms = []harm{
 	{name: "kill bladed", do: func(t *testing.T, b *blade) func() error {
 		b.end(syscall.SIGKILL)
 		b.start(t)
-		return filterStands
+		return settled(t)
 	}},
 	{name: "restart libvirtd", do: func(t *testing.T, _ *blade) func() error {
 		stopLibvirtd(t)
 		startLibvirtd(t)
-		return func() error { return nil } // what matters is below: the blade converges
+		return settled(t)
 	}},
 	{name: "drop the store", do: func(t *testing.T, _ *blade) func() error {
 		inForce := fmt.Sprintf("%s/revisions/%d.json", state, status(t).Revision)
@@ -216,7 +216,8 @@ func TestRestarts(t *testing.T) {
 			vip := []string{vip4, vip6}[i%2]
 			got := ask(t, vip, once)
 			if got["www-1"]+got["www-2"] != once {
-				t.Errorf("%s answered %v, want %d", vip, got, once)
+				neighbours, _ := exec.Command("ip", "netns", "exec", "router", "ip", "neigh").CombinedOutput()
+				t.Errorf("%s answered %v, want %d; neighbours of the router:\n%s", vip, got, once, neighbours)
 			}
 			asked.Add(once)
 		}
@@ -275,6 +276,17 @@ func attached(name string) func() error {
 			return fmt.Errorf("%s has master %d, flags %v", name, link.Attrs().MasterIndex, link.Attrs().Flags)
 		}
 		return nil
+	}
+}
+
+// settled asks the daemon whether it has found the blade as wanted, after a pass over all of it.
+func settled(t *testing.T) func() error {
+	return func() error {
+		s, err := agent.Status(t.Context())
+		if err == nil && !s.Converged {
+			err = fmt.Errorf("not as wanted: %+v", s.Waiting)
+		}
+		return err
 	}
 }
 
