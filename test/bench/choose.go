@@ -32,6 +32,7 @@ func benchmarks() []benchmark {
 		{ids: "N1 N2", measure: guestPorts},
 		{ids: "S1", lab: true, measure: oneServer},
 		{ids: "S2", lab: true, measure: manyServers},
+		{ids: "S3", lab: true, measure: oneDirector},
 		{ids: "V1", lab: true, measure: table},
 		{ids: "D1", lab: true, measure: detection},
 		{ids: "D2", measure: manyChecks},

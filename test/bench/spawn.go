@@ -46,7 +46,10 @@ func newSpawner(ctx context.Context) (*spawner, error) {
 		return nil, err
 	}
 	s := &spawner{dir: dir, ended: make(chan error, 1)}
-	err = errors.Join(os.Chmod(dir, 0o755), os.CopyFS(filepath.Join(dir, "policy"), os.DirFS(spawnFleet)), s.takeImage(), s.takePrograms())
+	err = errors.Join(os.Chmod(dir, 0o755), os.CopyFS(filepath.Join(dir, "policy"), os.DirFS(spawnFleet)), os.Mkdir(s.images(), 0o755), s.takePrograms())
+	if err == nil {
+		s.image, err = s.takeImage("web", policy.DriverLXC)
+	}
 	if err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
@@ -123,22 +126,18 @@ func ticks(pid int) (uint64, error) {
 	return user + system, errors.Join(err1, err2)
 }
 
-// takeImage copies the image onto the lab's own disk: what the lab shows of the host cannot be mounted with other owners, as unprivileged
+// takeImage copies an image onto the lab's own disk: what the lab shows of the host cannot be mounted with other owners, as unprivileged
 // containers need.
-func (s *spawner) takeImage() error {
-	have, err := (image.Store{Dir: spawnImages}).Latest("web", policy.DriverLXC)
+func (s *spawner) takeImage(name string, driver policy.Driver) (image.Image, error) {
+	have, err := (image.Store{Dir: spawnImages}).Latest(name, driver)
 	if err != nil {
-		return err
+		return image.Image{}, err
 	}
 	store := image.Store{Dir: s.images()}
-	if err := os.Mkdir(store.Dir, 0o755); err != nil {
-		return err
+	if _, err := command("", "cp", "-a", "--sparse=always", have.Dir(), store.Dir); err != nil {
+		return image.Image{}, err
 	}
-	if _, err := command("", "cp", "-a", have.Dir(), store.Dir); err != nil {
-		return err
-	}
-	s.image, err = store.Get(have.ID)
-	return err
+	return store.Get(have.ID)
 }
 
 func (s *spawner) images() string { return filepath.Join(s.dir, "images") }
