@@ -44,10 +44,8 @@ const about = "The network agent of a blade, on its Unix socket for root and the
 	"Durations are nanoseconds. What streams answers one document a line; the last event of an operation has done, and error where it failed. " +
 	"Clients take no notice of members that they do not know."
 
-var parameter = regexp.MustCompile(`\{(\w+)\}`)
-
 func (s *schemas) operation(r Route) object {
-	params := []any{}
+	params, parameter := []any{}, regexp.MustCompile(`\{(\w+)\}`) // here and not before main: few ever ask for the description
 	for _, m := range parameter.FindAllStringSubmatch(r.Path, -1) {
 		params = append(params, object{"name": m[1], "in": "path", "required": true, "schema": object{"type": "string"}})
 	}

@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/bladenet/bladenet/policy"
 )
@@ -15,18 +16,23 @@ const hidden = "REDACTED"
 
 var (
 	// An address with a name and a password before the host.
-	userinfo = regexp.MustCompile(`([a-zA-Z][a-zA-Z0-9+.-]*://)[^/\s"'@]+@`)
+	userinfo = pattern(`([a-zA-Z][a-zA-Z0-9+.-]*://)[^/\s"'@]+@`)
 	// What a header or a command line gives away.
-	bearer = regexp.MustCompile(`(?i)\b(authorization["']?\s*[:=]\s*["']?(?:basic|bearer|digest)?|bearer|basic)\s+[A-Za-z0-9+/=._~-]{8,}`)
+	bearer = pattern(`(?i)\b(authorization["']?\s*[:=]\s*["']?(?:basic|bearer|digest)?|bearer|basic)\s+[A-Za-z0-9+/=._~-]{8,}`)
 	// The private half of a key.
-	private = regexp.MustCompile(`(?s)-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----.*?(-----END [A-Z0-9 ]*PRIVATE KEY-----|\z)`)
+	private = pattern(`(?s)-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----.*?(-----END [A-Z0-9 ]*PRIVATE KEY-----|\z)`)
 	// A member of a YAML or JSON map, or an assignment, whose name says that it is secret.
-	named = regexp.MustCompile(`(?i)([\w.-]*(?:passw(?:or)?d|passphrase|secret|token|credential|community|api[_-]?key|private[_-]?key|auth[_-]?key)[\w.-]*["']?\s*[:=][ \t]*)(?:(")(?:[^"\\\n]|\\.)*"|(')[^'\n]*'|[^\s,}\]#"'][^,}\]\n#]*)`)
+	named = pattern(`(?i)([\w.-]*(?:passw(?:or)?d|passphrase|secret|token|credential|community|api[_-]?key|private[_-]?key|auth[_-]?key)[\w.-]*["']?\s*[:=][ \t]*)(?:(")(?:[^"\\\n]|\\.)*"|(')[^'\n]*'|[^\s,}\]#"'][^,}\]\n#]*)`)
 	// What alerts are sent to: what stands behind the host is often all that it takes to write there.
-	webhook = regexp.MustCompile(`(?i)((?:webhook|alerts)["']?\s*[:=]\s*\[?\s*["']?https?://[^/\s"',}\]?]+)[^\s"',}\]]+`)
+	webhook = pattern(`(?i)((?:webhook|alerts)["']?\s*[:=]\s*\[?\s*["']?https?://[^/\s"',}\]?]+)[^\s"',}\]]+`)
 	// A value that goes on in the lines below.
-	block = regexp.MustCompile(`(?i)^(\s*)(?:- )?[\w.-]*(?:passw(?:or)?d|passphrase|secret|token|credential|community|key)[\w.-]*\s*:\s*[|>][+-]?\d?\s*$`)
+	block = pattern(`(?i)^(\s*)(?:- )?[\w.-]*(?:passw(?:or)?d|passphrase|secret|token|credential|community|key)[\w.-]*\s*:\s*[|>][+-]?\d?\s*$`)
 )
+
+// pattern compiles an expression when it is used first: every start of a program that links this package would pay for it.
+func pattern(expression string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(expression) })
+}
 
 // Redactor takes secrets out of text.
 type Redactor struct{ known []secret }
@@ -73,7 +79,7 @@ func (r *Redactor) Text(text []byte) []byte {
 	for _, s := range r.known {
 		text = bytes.ReplaceAll(text, []byte(s.text), []byte(s.instead))
 	}
-	text = private.ReplaceAll(text, []byte(hidden))
+	text = private().ReplaceAll(text, []byte(hidden))
 	var out bytes.Buffer
 	deep := -1 // how far the name of a secret's block is indented, while in one
 	for line := range bytes.Lines(text) {
@@ -86,16 +92,16 @@ func (r *Redactor) Text(text []byte) []byte {
 			out.Write(line)
 			continue
 		}
-		if m := block.FindSubmatch(bytes.TrimRight(line, "\r\n")); m != nil {
+		if m := block().FindSubmatch(bytes.TrimRight(line, "\r\n")); m != nil {
 			deep = len(m[1])
 			out.Write(line[:bytes.IndexByte(line, ':')])
 			out.WriteString(": " + hidden + "\n")
 			continue
 		}
-		line = userinfo.ReplaceAll(line, []byte("${1}"+hidden+"@"))
-		line = webhook.ReplaceAll(line, []byte("${1}/"+hidden))
-		line = named.ReplaceAll(line, []byte("${1}${2}${3}"+hidden+"${2}${3}"))
-		out.Write(bearer.ReplaceAll(line, []byte("${1} "+hidden)))
+		line = userinfo().ReplaceAll(line, []byte("${1}"+hidden+"@"))
+		line = webhook().ReplaceAll(line, []byte("${1}/"+hidden))
+		line = named().ReplaceAll(line, []byte("${1}${2}${3}"+hidden+"${2}${3}"))
+		out.Write(bearer().ReplaceAll(line, []byte("${1} "+hidden)))
 	}
 	return out.Bytes()
 }

@@ -178,6 +178,60 @@ func TestProductForksNoNetworkTool(t *testing.T) {
 	}
 }
 
+// TestNoPatternIsCompiledAtStart: each expression of a package is compiled by every start of a program that links it, used or not.
+func TestNoPatternIsCompiledAtStart(t *testing.T) {
+	for _, top := range []string{"cmd", "hostagent", "guests", "bridges", "policy"} {
+		err := filepath.WalkDir(filepath.Join("..", "..", top), func(path string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() || filepath.Ext(path) != ".go" || strings.HasSuffix(path, "_test.go") {
+				return err
+			}
+			f, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
+			if err != nil {
+				return err
+			}
+			if compilesAtStart(f) {
+				t.Errorf("%s compiles an expression before main: sync.OnceValue, or where it is used", path)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// compilesAtStart says whether a variable of a package is an expression that is compiled outside of any function.
+func compilesAtStart(f *ast.File) (found bool) {
+	for _, d := range f.Decls {
+		if g, ok := d.(*ast.GenDecl); ok {
+			ast.Inspect(g, func(n ast.Node) bool {
+				sel, ok := n.(*ast.SelectorExpr)
+				found = found || ok && (sel.Sel.Name == "MustCompile" || sel.Sel.Name == "MustCompilePOSIX")
+				_, inner := n.(*ast.FuncLit)
+				return !inner
+			})
+		}
+	}
+	return found
+}
+
+func TestCompilesAtStart(t *testing.T) {
+	for text, want := range map[string]bool{
+		"package p; var e = regexp.MustCompile(`a`)":                                                  true,
+		"package p; var e = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`a`) })": false,
+		"package p; func f() { regexp.MustCompile(`a`) }":                                             false,
+		"package p; var list = []*regexp.Regexp{regexp.MustCompile(`a`)}":                             true,
+	} {
+		f, err := parser.ParseFile(token.NewFileSet(), "p.go", text, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := compilesAtStart(f); got != want {
+			t.Errorf("%s: %v, want %v", text, got, want)
+		}
+	}
+}
+
 // commandOf returns the program that a call of os/exec names literally.
 func commandOf(n ast.Node) string {
 	call, ok := n.(*ast.CallExpr)
