@@ -218,6 +218,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		case <-time.After(min(pause, a.untilDeadline(), a.fights.next(time.Now()), a.spares.due(time.Now()))):
 		case <-a.wakeC:
 			sleep(ctx, pace.next(time.Now()))
+			a.afterWord(ctx)
 		}
 	}
 }
