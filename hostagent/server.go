@@ -171,7 +171,9 @@ func stream[R any](w http.ResponseWriter, r *http.Request, run func(context.Cont
 		defer mu.Unlock()
 		e.Time, e.Elapsed = time.Now(), time.Since(begin)
 		_ = json.NewEncoder(w).Encode(e)
-		_ = flush.Flush()
+		if e.Step == nil || e.Took > 0 { // the other steps of a stage, which were done at once, come with the last one
+			_ = flush.Flush()
+		}
 	}
 	_ = flush.Flush()
 	last := api.Event{Done: true, Message: "done"}
