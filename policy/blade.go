@@ -130,6 +130,7 @@ type Peer struct {
 	MAC       MAC           `json:"mac"`
 	Addresses []netip.Addr  `json:"addresses"`
 	Serves    []ServiceName `json:"serves,omitempty"` // a sorry server's services included
+	Sync      int           `json:"sync,omitempty"`   // a director's eth1 only: the number of those that share their connections
 }
 
 // Protocol is an IP protocol that has ports, or ICMP.
@@ -177,6 +178,7 @@ type Balancer struct {
 	Checks   []Check          `json:"checks"`
 	Announce Announce         `json:"announce"`
 	Sysctls  []Sysctl         `json:"sysctls,omitempty"` // net/ipv4/vs/*
+	Sync     int              `json:"sync,omitempty"`    // 1 to 255: shares its connections by eth1 with directors of the same number
 }
 
 // VirtualService is one IPVS service: one VIP, protocol and port.

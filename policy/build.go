@@ -239,7 +239,7 @@ func buildAttachment(d *interfaceDoc) Attachment {
 func buildDirector(e *entry[GuestName, directorDoc]) Director {
 	d := &e.Value
 	g := Director{
-		Name: e.Name, Blade: d.Blade.V, Image: string(d.Image.or("director")), Memory: int64(d.Memory.or(defaultMemory)), CPUs: d.CPUs.or(1), Drain: d.Drain.V,
+		Name: e.Name, Blade: d.Blade.V, Image: string(d.Image.or("director")), Memory: int64(d.Memory.or(defaultMemory)), CPUs: d.CPUs.or(1), Drain: d.Drain.V, Sync: d.Sync.V,
 		Eth0: buildAttachment(d.Eth0), Eth1: buildAttachment(d.Eth1), Pos: e.Pos, announce: d.Announce.Pos, macs: macsOf(e.Name), doc: d,
 	}
 	if o := d.Announce.OSPF; o != nil {

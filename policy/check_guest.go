@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -152,6 +153,23 @@ func (c *checker) directors() {
 		c.attachment(d.guest(), d.Eth1, "eth1", NetworkService)
 		c.families(d.guest())
 		c.announcement(d)
+		c.syncing(d)
+	}
+}
+
+// syncing checks that a director which shares its connections can, and has somebody to share them with.
+func (c *checker) syncing(d *Director) {
+	if d.Sync == 0 {
+		return
+	}
+	of, at := "director "+string(d.Name), d.doc.Sync.Pos
+	if _, ok := firstOf(d.Eth1.Addresses, true); !ok && len(d.Eth1.Addresses) > 0 {
+		c.errorf(at, "the kernel tells of connections of both families from an IPv4 address", "%s: sync needs an IPv4 address on eth1", of)
+	}
+	if !slices.ContainsFunc(c.f.Directors, func(x Director) bool {
+		return x.Name != d.Name && x.Sync == d.Sync && x.Eth1.Network == d.Eth1.Network
+	}) {
+		c.warnf(at, fmt.Sprintf("sync: %d in another director of its service network", d.Sync), "%s shares its connections with nobody", of)
 	}
 }
 

@@ -75,6 +75,7 @@ func (d *deriver) peers(g GuestEntry) []Peer {
 			Addresses: sortedAddrs(a.Addresses), Serves: slices.Clone(serves),
 		})
 	}
+	out[1].Sync = g.sync
 	return out
 }
 
@@ -163,7 +164,7 @@ func (d *deriver) director(g *Director, b *balancing) Guest {
 	return Guest{
 		Name: g.Name, Role: RoleDirector, Driver: DriverKVM, Image: g.Image, Memory: g.Memory, CPUs: g.CPUs, CID: CIDOf(g.Name),
 		Ports:  d.ports(g.guest(), DriverKVM),
-		Inside: d.inside(g.guest(), serves, directorSysctls()), Balancer: b.balancer(d.announce(g)), Drained: g.Drain, Pos: g.Pos,
+		Inside: d.inside(g.guest(), serves, directorSysctls()), Balancer: b.balancer(d.announce(g), g.Sync), Drained: g.Drain, Pos: g.Pos,
 	}
 }
 

@@ -36,8 +36,8 @@ func compareCheck(x, y Check) int { return cmp.Compare(x.ID, y.ID) }
 func sameCheck(x, y Check) bool { return x.ID == y.ID }
 
 // balancer is what runs in one director.
-func (b *balancing) balancer(a Announce) *Balancer {
-	return &Balancer{Services: b.services, Checks: b.checks, Announce: a, Sysctls: b.sysctls}
+func (b *balancing) balancer(a Announce, sync int) *Balancer {
+	return &Balancer{Services: b.services, Checks: b.checks, Announce: a, Sysctls: b.sysctls, Sync: sync}
 }
 
 // update brings services, by name, up to what the fleet says of them; one that is not the zone's any more leaves.

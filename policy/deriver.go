@@ -180,7 +180,7 @@ func sameAttachment(a, b Attachment) bool {
 }
 
 func (c *change) sameDirector(a, b *Director) bool {
-	return a.doc == b.doc || a.Blade == b.Blade && a.Image == b.Image && a.Memory == b.Memory && a.CPUs == b.CPUs && a.Drain == b.Drain && sameAttachment(a.Eth0, b.Eth0) &&
+	return a.doc == b.doc || a.Blade == b.Blade && a.Image == b.Image && a.Memory == b.Memory && a.CPUs == b.CPUs && a.Drain == b.Drain && a.Sync == b.Sync && sameAttachment(a.Eth0, b.Eth0) &&
 		sameAttachment(a.Eth1, b.Eth1) && reflect.DeepEqual(a.OSPF, b.OSPF) && reflect.DeepEqual(a.BGP, b.BGP) && (a.Pos == b.Pos || a.Blade != c.blade.Name)
 }
 
@@ -282,7 +282,7 @@ func (c *change) guestsHere(v *Deriver) []Guest {
 		switch {
 		case kept[name] != nil:
 			g := *kept[name]
-			g.Balancer = v.balancing.balancer(g.Balancer.Announce)
+			g.Balancer = v.balancing.balancer(g.Balancer.Announce, g.Balancer.Sync)
 			fresh = append(fresh, g)
 		case d != nil && d.Blade == c.blade.Name:
 			fresh = append(fresh, c.director(d, v.balancing))

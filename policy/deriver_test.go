@@ -100,6 +100,7 @@ func (e *editable) edit() string {
 		{"VIP", func() { e.swap(" svc-", "vips: [", fmt.Sprintf("vips: [172.17.0.%d, ", 1+n(250))) }},
 		{"ports", func() { e.swap(" svc-", "443/tcp", fmt.Sprintf("%d/udp", 1000+n(9))) }},
 		{"mode", func() { e.swap(" svc-", "scheduler: wlc, mode: locality, remote: 1%", "scheduler: mh, mode: survive") }},
+		{"sync", func() { e.swap(" dir-", "eth0:", "sync: 7, eth0:") }},
 		{"spare", func() { e.swap(" node-", "serves:", "spare: true, serves:") }},
 		{"sorry", func() { e.swap(" svc-", "ports:", fmt.Sprintf("sorry: node-%d, ports:", n(40))) }},
 		{"service gone", func() { e.drop(" svc-") }},

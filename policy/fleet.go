@@ -141,6 +141,7 @@ type Director struct {
 	Memory   int64
 	CPUs     int
 	Drain    bool // announces nothing
+	Sync     int  // number that directors which share their connections have in common; 0: shares none
 	Eth0     Attachment
 	Eth1     Attachment
 	OSPF     *OSPF // at most one of OSPF and BGP

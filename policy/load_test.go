@@ -120,6 +120,7 @@ func TestWarnings(t *testing.T) {
 	cases := []struct{ old, new, want string }{
 		{", announce: {bgp: {as: 64512, peer-as: 64500}}", "", "director d3 announces nothing: nobody can reach its VIPs"},
 		{", announce: {bgp: {as: 64512, peer-as: 64500}}", ", announce: none", "director d3 announces nothing: nobody can reach its VIPs"},
+		{"d1: {blade: b1,", "d1: {blade: b1, sync: 7,", "director d1 shares its connections with nobody"},
 		{"peer-as: 64500}", "peer-as: 64500, bfd: {interval: 3s}}", "director d3: BFD takes 9s to notice what is noticed after 9s without it"},
 		{"ports: [389/tcp]", "ports: [389/udp]", "service ldap has no TCP port and no check: its real servers always count as up"},
 		{"serves: {ldap: {}}", "serves: {}", "service ldap has no real server"},

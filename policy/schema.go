@@ -164,6 +164,7 @@ type directorDoc struct {
 	Eth0     *interfaceDoc `yaml:"eth0,required" doc:"In an uplink network of its site: requests arrive here, VIPs are announced here."`
 	Eth1     *interfaceDoc `yaml:"eth1,required" doc:"In a service network: requests leave here for real servers."`
 	Drain    at[bool]      `yaml:"drain" doc:"Announces nothing: users come by the other directors, the connections that it has go on. bladectl drain writes it." default:"false"`
+	Sync     at[int]       `yaml:"sync" doc:"Tells the directors of its service network that have the same number of its connections, and hears of theirs: they go on when one of them fails, whatever the scheduler. Services in survive mode need none." default:"none" min:"1" max:"255"`
 	Announce announceDoc   `yaml:"announce" doc:"How routers learn of its VIPs: none, or one of ospf and bgp." default:"none, with a warning"`
 }
 

@@ -148,7 +148,7 @@ func renderDirector(w io.Writer, b policy.Balancer) error {
 	for i, s := range b.Services {
 		for _, d := range s.Destinations {
 			weight := d.Weight
-			if d.Sorry || d.Drained {
+			if d.Sorry || d.Spare || d.Drained {
 				weight = 0
 			}
 			weights[i] = append(weights[i], weight)

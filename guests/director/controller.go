@@ -20,6 +20,7 @@ import (
 type Table interface {
 	Observe(ctx context.Context) (ipvs.Table, error)
 	Apply(ctx context.Context, steps []ipvs.Step) error
+	Sync(ctx context.Context, link string, number int) ([]plan.Step, error)
 }
 
 // Place is the director's network namespace.

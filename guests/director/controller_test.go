@@ -3,6 +3,7 @@ package director
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/netip"
@@ -37,6 +38,7 @@ type world struct {
 	ended      string
 	announcing bool
 	stall      chan struct{} // the table answers once it is closed; nil: at once
+	sync       int           // the number of those that share connections
 	history    []string      // what happened to VIPs and weights, in order
 }
 
@@ -56,6 +58,16 @@ func (w fakeTable) Observe(context.Context) (ipvs.Table, error) {
 		out.Services[i].Destinations = slices.Clone(out.Services[i].Destinations)
 	}
 	return out, w.tableErr
+}
+
+func (w fakeTable) Sync(_ context.Context, link string, number int) ([]plan.Step, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.sync != number {
+		w.history = append(w.history, fmt.Sprintf("sync %d on %s", number, link))
+		w.sync = number
+	}
+	return nil, nil
 }
 
 func (w fakeTable) Apply(_ context.Context, steps []ipvs.Step) error {
@@ -332,6 +344,30 @@ func TestRestartWithADeadServer(t *testing.T) {
 		controller(t, w, store)
 		time.Sleep(1500 * time.Millisecond) // both of them
 		wantHistory(t, w, lower1)
+	})
+}
+
+// TestSync: a state's number reaches the kernel, and its absence does.
+func TestSync(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		c, _ := controller(t, w, Store{filepath.Join(t.TempDir(), "state.json")})
+		for i, number := range []int{0, 7, 8, 0} {
+			a := state(fmt.Sprint(i))
+			a.Balancer.Sync = number
+			if _, err := c.Apply(t.Context(), a); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var got []string
+		for _, line := range w.happened() {
+			if strings.HasPrefix(line, "sync") {
+				got = append(got, line)
+			}
+		}
+		if want := []string{"sync 7 on eth1", "sync 8 on eth1", "sync 0 on eth1"}; !slices.Equal(got, want) {
+			t.Errorf("%q, want %q", got, want)
+		}
 	})
 }
 

@@ -128,6 +128,8 @@ func (c *Controller) pass(ctx context.Context, state channel.Apply) error {
 	c.mu.Unlock()
 
 	tableErr := c.balance(ctx, state.Balancer, decision)
+	synced, syncErr := c.cfg.Table.Sync(ctx, syncLink, state.Balancer.Sync)
+	c.report(synced)
 	want := state.Inside
 	want.Sysctls = slices.Concat(want.Sysctls, state.Balancer.Sysctls)
 	want.VIPs = announced(state.Inside.VIPs, decision, held, tableErr != nil)
@@ -145,8 +147,11 @@ func (c *Controller) pass(ctx context.Context, state channel.Apply) error {
 	c.held = held
 	c.mu.Unlock()
 	c.commands.want(state.Balancer.Services, decision, before.Settling)
-	return errors.Join(tableErr, err)
+	return errors.Join(tableErr, syncErr, err)
 }
+
+// syncLink is where directors tell each other of their connections.
+const syncLink = "eth1"
 
 // sayVIPs logs which VIPs come and go between two decisions, and why.
 func (c *Controller) sayVIPs(before, after Decision) {

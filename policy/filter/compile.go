@@ -13,6 +13,7 @@ func Compile(b policy.Blade) Ruleset {
 	c := newCompiler(b)
 	c.fillPorts()
 	c.fillVIPs()
+	c.fillSync()
 	c.fillFlows()
 	bridge := Table{Family: Bridge, Name: BridgeTable, Counters: counters(BridgeReasons())}
 	bridge.Chains = slices.Concat(

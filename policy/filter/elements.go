@@ -112,6 +112,29 @@ func (c *compiler) fillVIPs() {
 	}
 }
 
+// fillSync says who hears of whose connections: directors that have a number and a network in common.
+func (c *compiler) fillSync() {
+	at := func(p policy.Peer) string {
+		if p.Blade == c.b.Name {
+			return policy.PortName(p.Guest, p.Interface)
+		}
+		return c.segments[p.Network].Link
+	}
+	for _, from := range c.directors {
+		for _, to := range c.directors {
+			// Nothing between two other blades passes this one.
+			if from.Sync == 0 || from.Sync != to.Sync || from.Network != to.Network || from.Guest == to.Guest || from.Blade != c.b.Name && to.Blade != c.b.Name {
+				continue
+			}
+			for _, a := range from.Addresses {
+				if a.Is4() {
+					c.add(setSync, ifname(at(from)), addr(a), ifname(at(to)))
+				}
+			}
+		}
+	}
+}
+
 // addDirector pins a director's MAC to its port, or to the VLAN link when it is on another blade: what has the MAC and comes from
 // elsewhere is not the director's.
 func (c *compiler) addDirector(p policy.Peer) {

@@ -9,6 +9,12 @@ var (
 	vrrpGroup  = map[string]string{"4": "224.0.0.18", "6": "ff02::12"}
 )
 
+// Where the kernel's IPVS tells of its connections (IP_VS_SYNC_GROUP and IP_VS_SYNC_PORT of net/netfilter/ipvs/ip_vs_sync.c).
+const (
+	syncGroup = "224.0.0.81"
+	syncPort  = 8848
+)
+
 // forwardChains judge who may hear. The first rules are a VIP packet's whole way: exact sets that name the port, then accept.
 func forwardChains() []Chain {
 	return []Chain{
@@ -102,7 +108,15 @@ func routing() []Rule {
 		}
 		rules = append(rules, vrrp(f))
 	}
-	return append(rules, bfdLinkLocal()...)
+	return append(append(rules, bfdLinkLocal()...), ipvsSync())
+}
+
+// ipvsSync lets directors of one number hear of each other's connections, and nobody else.
+func ipvsSync() Rule {
+	return ipv4.whole(
+		in(setSync, InPort, IPv4Source, OutPort),
+		is(IPv4Protocol, number(protoUDP)), is(IPv4Destination, address(syncGroup)), is(DestinationPort, port(syncPort)), accept(),
+	)
 }
 
 func isLinkLocal(f Field) Match { return masked(f, address("ffc0::"), address("fe80::")) }

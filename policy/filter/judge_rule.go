@@ -111,6 +111,8 @@ func (j judgement) routing() bool {
 		director, router, atDirector, atRouter = j.out, j.in, ip.Destination, ip.Source
 	}
 	switch {
+	case ip.Protocol == protoUDP && ip.DestinationPort == syncPort && ip.Destination == netip.MustParseAddr(syncGroup):
+		return ip.Piece == Whole && j.syncs()
 	case ip.Protocol == protoVRRP:
 		return j.in.link() && j.fromRouter() && ip.Destination == netip.MustParseAddr(vrrpGroup[f.suffix])
 	case !router.link() || director.place != directorUplink:
@@ -121,6 +123,27 @@ func (j judgement) routing() bool {
 	a := j.announceOf(director)
 	return ip.Protocol == protoUDP && ip.DestinationPort == 3784 && a.Watched().Enabled() && f.suffix == "6" &&
 		ip.Source.IsLinkLocalUnicast() && ip.Destination.IsLinkLocalUnicast()
+}
+
+// syncs says whether a director tells one of its own number, which is where the packet goes, of its connections.
+func (j judgement) syncs() bool {
+	is := func(p policy.Peer, e end) bool {
+		if p.Blade == j.b.Name {
+			return e.guest() && e.port.Guest == p.Guest && e.port.Interface == p.Interface
+		}
+		return e.link() && e.segment.Network == p.Network
+	}
+	for _, from := range j.b.Peers {
+		if from.Sync == 0 || !slices.Contains(from.Addresses, j.p.IP.Source) || !is(from, j.in) {
+			continue
+		}
+		for _, to := range j.b.Peers {
+			if to.Sync == from.Sync && to.Network == from.Network && to.Guest != from.Guest && is(to, j.out) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func (j judgement) fromRouter() bool {

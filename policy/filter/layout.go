@@ -16,6 +16,7 @@ const (
 	setRALinks    = "ra-links"   // VLAN links behind which a router may advertise itself
 	setOSPF       = "ospf"       // ports of directors that announce by OSPF
 	setBFD        = "bfd"        // ports of directors that watch their routers by BFD
+	setSync       = "sync"       // port or link, director's address there, port or link that may hear of its connections
 	setNDTargets  = "nd-own"     // port and the addresses it may advertise
 	setNDOptions  = "nd-option"  // port and the link-layer options it may send
 	setNDNetworks = "nd-net"     // port or link and the addresses of its network
@@ -62,6 +63,7 @@ func layout() []Set {
 		{Name: setRALinks, Key: []Field{InPort}},
 		{Name: setOSPF, Key: []Field{InPort}},
 		{Name: setBFD, Key: []Field{InPort}},
+		{Name: setSync, Key: []Field{InPort, IPv4Source, OutPort}},
 		{Name: setNDTargets, Key: []Field{InPort, NDTarget}},
 		{Name: setNDOptions, Key: []Field{InPort, NDOption}},
 		{Name: setNDNetworks, Key: []Field{InPort, NDTarget}, Interval: true},

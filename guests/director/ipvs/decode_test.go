@@ -28,6 +28,18 @@ func TestDecodeWhatWasEncoded(t *testing.T) {
 	}
 }
 
+func TestDecodeDaemon(t *testing.T) {
+	want := daemon{state: backup, link: "eth1", id: 255}
+	var m messages
+	m.daemon(want, newDaemon, 33, 1)
+	if got, err := decodeDaemon(body(m)); err != nil || got != want {
+		t.Errorf("%+v, %v; want %+v", got, err, want)
+	}
+	for cut := range body(m) {
+		_, _ = decodeDaemon(body(m)[:cut])
+	}
+}
+
 // TestDecodeCounts holds that counts beyond 32 bits, which a busy service passes within hours, are read whole.
 func TestDecodeCounts(t *testing.T) {
 	long := func(m *messages, kind uint16, n uint64) { m.bytes(kind, binary.NativeEndian.AppendUint64(nil, n)) }

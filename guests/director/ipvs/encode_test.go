@@ -107,6 +107,7 @@ func FuzzAnswers(f *testing.F) {
 			familyID(body)
 			_, _ = decodeService(body)
 			_, _ = decodeDestination(body, true)
+			_, _ = decodeDaemon(body)
 		})
 	})
 }

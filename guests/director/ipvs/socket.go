@@ -222,15 +222,20 @@ func (s *socket) steps(ctx context.Context, steps []Step) ([]error, error) {
 		s.seq++
 		m.step(step, s.family, s.seq)
 	}
-	if err := s.wait(ctx, opTimeout+time.Duration(len(steps))*stepTimeout); err != nil {
+	return s.acknowledged(ctx, m, first, len(steps))
+}
+
+// acknowledged sends n messages, numbered from first on, and returns the answer to each. An error means that they are not known.
+func (s *socket) acknowledged(ctx context.Context, m messages, first uint32, n int) ([]error, error) {
+	if err := s.wait(ctx, opTimeout+time.Duration(n)*stepTimeout); err != nil {
 		return nil, err
 	}
 	if err := unix.Sendto(s.fd, m.buf, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		s.lost = true
-		return nil, fmt.Errorf("send %d changes: %w", len(steps), err)
+		return nil, fmt.Errorf("send %d changes: %w", n, err)
 	}
-	results := make([]error, len(steps))
-	for left := len(steps); left > 0; {
+	results := make([]error, n)
+	for left := n; left > 0; {
 		n, err := s.receive()
 		if err != nil {
 			return nil, err

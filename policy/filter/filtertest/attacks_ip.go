@@ -2,6 +2,7 @@ package filtertest
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/bladenet/bladenet/policy"
 	"github.com/bladenet/bladenet/policy/filter"
@@ -85,6 +86,9 @@ func (s *scene) addresses(v6 bool) {
 		vrrp = filter.IPv6Extension // no header that a guest may have
 	}
 	s.add("VRRP", vrrp, s.packet(filter.IP{Source: own, Destination: netip.MustParseAddr(all), HopLimit: 255, Protocol: 112}))
+	if !v6 && !s.syncs() {
+		s.add("connections of IPVS for others", filter.Multicast, s.packet(s.udp(own, netip.MustParseAddr("224.0.0.81"), 40000, 8848)))
+	}
 	if !s.director {
 		hello := netip.MustParseAddr("224.0.0.5")
 		if v6 {
@@ -92,6 +96,11 @@ func (s *scene) addresses(v6 bool) {
 		}
 		s.add("OSPF hello", filter.Multicast, s.packet(filter.IP{Source: own, Destination: hello, HopLimit: 1, Protocol: 89}))
 	}
+}
+
+// syncs says whether others hear of this port's connections.
+func (s *scene) syncs() bool {
+	return slices.ContainsFunc(s.blade.Peers, func(p policy.Peer) bool { return p.MAC == s.mac && p.Sync != 0 })
 }
 
 // vips are attacks with a VIP at one end.

@@ -76,12 +76,13 @@ func (f *fleet) guests() string {
 		"", ", announce: {ospf: {area: 0.0.0.0, hello: 1s, dead: 4s, bfd: true}}", ", announce: {ospf: {area: 0.0.0.0, hello: 1s, dead: 4s}}",
 		", announce: {bgp: {as: 64512, peer-as: 64500}}", ", announce: {bgp: {as: 64512, peer-as: 64500, bfd: true}}",
 	}
+	sync := []string{"", ", sync: 1", ", sync: 1", ", sync: 2"}
 	f.directors, f.servers = 1+f.rand.IntN(3), 1+f.rand.IntN(5)
 	b := "directors:\n"
 	for i := range f.directors {
 		b += fmt.Sprintf(
-			"  d%d: {blade: b%d, eth0: {network: up, addresses: [%s]}, eth1: {network: in, addresses: [%s]}%s}\n",
-			i, 1+f.rand.IntN(2), pair("192.0.2", "111", 2+i, false), pair("10.12.0", "120", 2+i, false), pick(f.rand, announce),
+			"  d%d: {blade: b%d, eth0: {network: up, addresses: [%s]}, eth1: {network: in, addresses: [%s]}%s%s}\n",
+			i, 1+f.rand.IntN(2), pair("192.0.2", "111", 2+i, false), pair("10.12.0", "120", 2+i, false), pick(f.rand, announce), pick(f.rand, sync),
 		)
 	}
 	b += "realservers:\n"

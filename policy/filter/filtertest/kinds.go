@@ -263,6 +263,30 @@ func (s *Source) routing(segment policy.Segment) filter.Packet {
 	return p
 }
 
+// sync is what a director tells others of its connections.
+func (s *Source) sync(segment policy.Segment) filter.Packet {
+	from := pick(s.rand, s.blade.Peers)
+	for range 8 {
+		if from.Sync == 0 {
+			from = pick(s.rand, s.blade.Peers)
+		}
+	}
+	if len(from.Addresses) == 0 || !from.Addresses[0].Is4() {
+		return s.request(segment)
+	}
+	in := segment.Link
+	for _, port := range guestPorts(s.blade, segment) {
+		if port.MAC == from.MAC {
+			in = port.Name
+		}
+	}
+	p := s.between(segment, in, filter.IP{
+		Source: from.Addresses[0], Destination: netip.MustParseAddr("224.0.0.81"), HopLimit: 1, Protocol: 17, SourcePort: s.ephemeral(), DestinationPort: 8848, Piece: s.piece(),
+	})
+	p.Source = from.MAC
+	return p
+}
+
 func (s *Source) group(v6 bool, protocol uint8) netip.Addr {
 	groups := map[bool][]string{false: {"224.0.0.5", "224.0.0.6"}, true: {"ff02::5", "ff02::6"}}
 	if protocol == 112 {

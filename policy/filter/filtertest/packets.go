@@ -58,13 +58,13 @@ var (
 	broadcast = policy.MAC{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
 	users     = []string{"198.18.0.7", "203.0.113.130", "203.0.113.241", "203.0.113.225", "2001:db8:c0::7", "2001:db8:c::9", "2001:db8:ad::5", "2001:db8:5e::25"}
 	odd       = []string{
-		"0.0.0.0", "224.0.0.5", "224.0.0.6", "224.0.0.18", "255.255.255.255", "203.0.113.226", "::", "ff02::1", "ff02::5", "ff02::6", "ff02::12",
+		"0.0.0.0", "224.0.0.5", "224.0.0.6", "224.0.0.18", "224.0.0.81", "255.255.255.255", "203.0.113.226", "::", "ff02::1", "ff02::5", "ff02::6", "ff02::12",
 		"fe80::1", "fe80::5eff:fe00:1",
 	}
 )
 
 func newPool(b policy.Blade) pool {
-	p := pool{macs: []policy.MAC{RouterMAC, broadcast, {0x33, 0x33, 0, 0, 0, 1}, {0x02, 1, 2, 3, 4, 5}}, ports: []uint16{22, 67, 547, 179, 3784, 4784, 161, 9100, 123, 53, 12345}}
+	p := pool{macs: []policy.MAC{RouterMAC, broadcast, {0x33, 0x33, 0, 0, 0, 1}, {0x02, 1, 2, 3, 4, 5}}, ports: []uint16{22, 67, 547, 179, 3784, 4784, 8848, 161, 9100, 123, 53, 12345}}
 	add := func(list ...netip.Addr) {
 		for _, a := range list {
 			if a.Is4() {
@@ -103,7 +103,7 @@ func (s *Source) one(n int) bool { return s.rand.IntN(n) == 0 }
 func (s *Source) Next() (filter.Packet, policy.Segment) {
 	segment := pick(s.rand, s.blade.Segments)
 	draws := []func(policy.Segment) filter.Packet{
-		s.request, s.request, s.direct, s.answer, s.answer, s.plain, s.plain, s.plain, s.check, s.routing, s.arp, s.arp, s.neighbour, s.neighbour,
+		s.request, s.request, s.direct, s.answer, s.answer, s.plain, s.plain, s.plain, s.check, s.routing, s.sync, s.arp, s.arp, s.neighbour, s.neighbour,
 		s.icmpError, s.oddICMP, s.oddFrame, s.dhcp, s.impostor,
 	}
 	p := pick(s.rand, draws)(segment)

@@ -24,6 +24,7 @@ var (
 	blades  = []string{"lame-l1", "lame-l2"}
 	servers = map[string]string{"www-1": "lame-l1", "www-2": "lame-l2"} // and the blade of each
 	webVIPs = []netip.Addr{netip.MustParseAddr("203.0.113.10"), netip.MustParseAddr("2001:db8:5::10")}
+	rrVIPs  = []netip.Addr{netip.MustParseAddr("203.0.113.12"), netip.MustParseAddr("2001:db8:5::12")} // of a service that is not in survive mode
 	udpVIPs = []netip.Addr{netip.MustParseAddr("203.0.113.11"), netip.MustParseAddr("2001:db8:5::11")}
 )
 
