@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"net"
 	"os/exec"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -17,6 +16,7 @@ import (
 	"github.com/bladenet/bladenet/policy"
 	"github.com/bladenet/bladenet/policy/filter"
 	"github.com/bladenet/bladenet/policy/filter/filtertest"
+	"github.com/bladenet/bladenet/test/bench/traffic"
 )
 
 // attacker is the container into which somebody has broken.
@@ -245,28 +245,16 @@ func index(t *testing.T, namespace, link string) int {
 	return i
 }
 
-// within calls do in a network namespace.
+// within calls do in a network namespace; "" is the test's own.
 func within(t *testing.T, namespace string, do func() error) {
 	t.Helper()
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with its goroutine, in whatever namespace it is
-		done <- func() error {
-			if namespace == "" {
-				return do()
-			}
-			fd, err := unix.Open(namespace, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-			if err != nil {
-				return err
-			}
-			defer unix.Close(fd)
-			if err := unix.Setns(fd, unix.CLONE_NEWNET); err != nil {
-				return err
-			}
-			return do()
-		}()
-	}()
-	if err := <-done; err != nil {
+	err := error(nil)
+	if namespace == "" {
+		err = do()
+	} else {
+		err = traffic.In(namespace, do)
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 }

@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/bladenet/bladenet/test/bench/traffic"
 )
 
 // drainedNodeFinishesWhatItHas: a user's open connection goes on at the drained node while new ones go to the other.
@@ -136,7 +138,7 @@ func routed(t *testing.T, vip string, want bool) error {
 func dial(t *testing.T, vip string) net.Conn {
 	t.Helper()
 	var conn net.Conn
-	err := inSpace("/run/netns/client", func() (err error) {
+	err := traffic.In("/run/netns/client", func() (err error) {
 		conn, err = net.DialTimeout("tcp", net.JoinHostPort(vip, "80"), 10*time.Second)
 		return err
 	})

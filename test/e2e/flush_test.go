@@ -9,12 +9,11 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"runtime"
 	"slices"
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/bladenet/bladenet/test/bench/traffic"
 )
 
 // Four flushes within half a minute are no fight yet, in which repairs are spaced. More are further apart.
@@ -72,7 +71,7 @@ func addressOf(t *testing.T, guest string) netip.Addr {
 func listenIn(t *testing.T, space string, at netip.AddrPort) *net.UDPConn {
 	t.Helper()
 	var c *net.UDPConn
-	err := inSpace(space, func() (err error) {
+	err := traffic.In(space, func() (err error) {
 		c, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(at))
 		return err
 	})
@@ -83,28 +82,11 @@ func listenIn(t *testing.T, space string, at netip.AddrPort) *net.UDPConn {
 	return c
 }
 
-// inSpace calls do on a thread in a network namespace. Sockets that it opens stay there.
-func inSpace(space string, do func() error) error {
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine, still in the namespace
-		fd, err := unix.Open(space, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-		if err == nil {
-			err = errors.Join(unix.Setns(fd, unix.CLONE_NEWNET), unix.Close(fd))
-		}
-		if err == nil {
-			err = do()
-		}
-		done <- err
-	}()
-	return <-done
-}
-
 // knock sends a datagram from the client every two milliseconds until it is stopped, or the test ends.
 func knock(t *testing.T, target netip.AddrPort) (stop func()) {
 	t.Helper()
 	var c *net.UDPConn
-	err := inSpace("/run/netns/client", func() (err error) {
+	err := traffic.In("/run/netns/client", func() (err error) {
 		c, err = net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(target))
 		return err
 	})

@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -17,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/bladenet/bladenet/policy"
+	"github.com/bladenet/bladenet/test/bench/traffic"
 )
 
 // TestKernelTellsOfConnections: two namespaces, a cable between them, and a connection of each family through the one, of which the other
@@ -27,8 +27,8 @@ func TestKernelTellsOfConnections(t *testing.T) {
 		{Service: "dns", VIP: netip.MustParseAddr("203.0.113.53"), Protocol: policy.UDP, Port: 53, Scheduler: "rr", Destinations: []policy.Destination{{Guest: "ns", Address: netip.MustParseAddr("10.0.0.9"), Port: 53, Weight: 1}}},
 		{Service: "dns", VIP: netip.MustParseAddr("2001:db8:5::53"), Protocol: policy.UDP, Port: 53, Scheduler: "rr", Destinations: []policy.Destination{{Guest: "ns", Address: netip.MustParseAddr("2001:db8::9"), Port: 53, Weight: 1}}},
 	}
-	for _, place := range []string{here, there} {
-		k := Open(place)
+	for _, place := range []*traffic.Namespace{here, there} {
+		k := Open(place.Path())
 		defer k.Close()
 		want, err := Wanted(services, [][]int{{1}, {1}}, nil)
 		if err != nil {
@@ -42,9 +42,9 @@ func TestKernelTellsOfConnections(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	sync := func(place string, number, changes int) {
+	sync := func(place *traffic.Namespace, number, changes int) {
 		t.Helper()
-		k := Open(place)
+		k := Open(place.Path())
 		defer k.Close()
 		steps, err := k.Sync(t.Context(), "eth1", number)
 		if err != nil || len(steps) != changes {
@@ -99,97 +99,72 @@ func TestKernelTellsOfConnections(t *testing.T) {
 	}
 	sync(there, 0, 2)
 	sync(there, 0, 0)
-	k := Open(there)
+	k := Open(there.Path())
 	defer k.Close()
 	if _, err := k.Sync(t.Context(), "nosuch", 7); !errors.Is(err, unix.ENODEV) {
 		t.Errorf("an interface that is not there: %v", err)
 	}
 }
 
-// cabled makes two namespaces with an eth1 each, at the two ends of a cable, and the VIPs and clients of the test on the first's loopback.
-func cabled(t *testing.T) (here, there string) {
+// cabled makes two namespaces with an eth1 each, at the two ends of a cable, and the VIPs of the test on their loopbacks.
+func cabled(t *testing.T) (here, there *traffic.Namespace) {
 	t.Helper()
-	var spaces [2]string
+	var spaces [2]*traffic.Namespace
 	for i := range spaces {
-		spaces[i] = newSpace(t)
-	}
-	fd := func(path string) int {
-		n, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		n, err := traffic.NewNamespace()
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() { unix.Close(n) })
-		return n
+		t.Cleanup(func() { _ = n.Close() })
+		spaces[i] = n
 	}
+	other, err := os.Open(spaces[1].Path())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
 	in(t, spaces[0], func() error {
-		return netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "eth1"}, PeerName: "eth1", PeerNamespace: netlink.NsFd(fd(spaces[1]))})
+		return netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "eth1"}, PeerName: "eth1", PeerNamespace: netlink.NsFd(int(other.Fd()))})
 	})
-	for i, path := range spaces {
-		in(t, path, func() error {
-			h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
-			if err != nil {
-				return err
+	for i, n := range spaces {
+		for name, addrs := range map[string][]string{
+			"lo":   {"203.0.113.53/32", "2001:db8:5::53/128"},
+			"eth1": {fmt.Sprintf("10.0.0.%d/24", i+1), fmt.Sprintf("2001:db8::%d/64", i+1)},
+		} {
+			if err := n.Set("ipv6/conf/"+name+"/disable_ipv6", "0"); err != nil {
+				t.Fatal(err)
 			}
-			defer h.Close()
-			for name, addrs := range map[string][]string{
-				"lo":   {"203.0.113.53/32", "2001:db8:5::53/128"},
-				"eth1": {fmt.Sprintf("10.0.0.%d/24", i+1), fmt.Sprintf("2001:db8::%d/64", i+1)},
-			} {
-				l, err := h.LinkByName(name)
-				if err == nil {
-					err = h.LinkSetUp(l)
-				}
-				for _, a := range addrs {
-					addr, parseErr := netlink.ParseAddr(a)
-					if parseErr != nil {
-						return parseErr
-					}
-					addr.Flags = unix.IFA_F_NODAD
-					err = errors.Join(err, h.AddrAdd(l, addr))
-				}
-				if err != nil {
-					return fmt.Errorf("%s: %w", name, err)
-				}
-			}
-			return nil
-		})
+			in(t, n, func() error { return addressed(name, addrs) })
+		}
 	}
 	return spaces[0], spaces[1]
 }
 
-// newSpace makes a network namespace that lives as long as the test: a thread that waits holds it.
-func newSpace(t *testing.T) string {
-	t.Helper()
-	made, end := make(chan string), make(chan struct{})
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			t.Error(err)
+// addressed sets a link up and gives it addresses.
+func addressed(link string, addrs []string) error {
+	l, err := netlink.LinkByName(link)
+	if err != nil {
+		return err
+	}
+	if err := netlink.LinkSetUp(l); err != nil {
+		return err
+	}
+	for _, text := range addrs {
+		a, err := netlink.ParseAddr(text)
+		if err != nil {
+			return err
 		}
-		made <- fmt.Sprintf("/proc/%d/task/%d/ns/net", os.Getpid(), unix.Gettid())
-		<-end
-	}()
-	path := <-made
-	t.Cleanup(func() { close(end) })
-	return path
+		a.Flags = unix.IFA_F_NODAD
+		if err := netlink.AddrAdd(l, a); err != nil {
+			return fmt.Errorf("%s on %s: %w", text, link, err)
+		}
+	}
+	return nil
 }
 
-// in calls do on a thread in a namespace.
-func in(t *testing.T, path string, do func() error) {
+func in(t *testing.T, n *traffic.Namespace, do func() error) {
 	t.Helper()
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // never unlocked, as above
-		fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-		if err == nil {
-			err = errors.Join(unix.Setns(fd, unix.CLONE_NEWNET), unix.Close(fd))
-		}
-		if err == nil {
-			err = do()
-		}
-		done <- err
-	}()
-	if err := <-done; err != nil {
+	if err := n.Do(do); err != nil {
 		t.Fatal(err)
 	}
 }

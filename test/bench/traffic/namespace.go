@@ -52,6 +52,20 @@ func (n *Namespace) Do(f func() error) error {
 	})
 }
 
+// In calls f on a thread inside the namespace that a file names. Sockets that it opens and programs that it starts stay there.
+func In(path string, f func() error) error {
+	return onThread(func() error {
+		fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err == nil {
+			err = errors.Join(unix.Setns(fd, unix.CLONE_NEWNET), unix.Close(fd))
+		}
+		if err != nil {
+			return fmt.Errorf("enter %s: %w", path, err)
+		}
+		return f()
+	})
+}
+
 // onThread calls f on a thread that is thrown away, with the namespace it is in.
 func onThread(f func() error) error {
 	done := make(chan error, 1)

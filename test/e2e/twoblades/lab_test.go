@@ -4,19 +4,17 @@ package twoblades
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/netip"
 	"os/exec"
-	"runtime"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/bladenet/bladenet/test/bench/traffic"
 )
 
 // What the fleet two-blades says, and where the lab has put it.
@@ -60,24 +58,6 @@ func spaceOf(t *testing.T, server string) string {
 	return "/proc/" + pid + "/ns/net"
 }
 
-// inside calls do on a thread in a network namespace. Sockets that it opens stay there.
-func inside(space string, do func() error) error {
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine, still in the namespace
-		fd, err := unix.Open(space, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-		if err == nil {
-			err = errors.Join(unix.Setns(fd, unix.CLONE_NEWNET), unix.Close(fd))
-		}
-		if err != nil {
-			done <- fmt.Errorf("enter %s: %w", space, err)
-			return
-		}
-		done <- do()
-	}()
-	return <-done
-}
-
 // each calls do n times in a network namespace, a few at once, and returns the errors.
 func each(space string, n int, do func(i int) error) []error {
 	var mu sync.Mutex
@@ -97,7 +77,7 @@ func each(space string, n int, do func(i int) error) []error {
 	var wait sync.WaitGroup
 	for range 8 {
 		wait.Go(func() {
-			note(inside(space, func() error {
+			note(traffic.In(space, func() error {
 				for i := range numbers {
 					note(do(i))
 				}

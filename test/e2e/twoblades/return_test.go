@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/bladenet/bladenet/policy/filter"
+	"github.com/bladenet/bladenet/test/bench/traffic"
 )
 
 // TestDirectReturn is one lab's life. The parts share it, and the first that fails does not end it.
@@ -39,7 +40,7 @@ func TestDirectReturn(t *testing.T) {
 
 // bothAnswer wants each real server's word from each VIP.
 func bothAnswer() error {
-	return inside(clientSpace, func() error {
+	return traffic.In(clientSpace, func() error {
 		for _, vip := range webVIPs {
 			seen := map[string]bool{}
 			for range 20 {
@@ -105,7 +106,7 @@ func smallTable(t *testing.T) {
 func serve(t *testing.T, server, address string, answer func(net.Conn)) {
 	t.Helper()
 	var l net.Listener
-	err := inside(spaceOf(t, server), func() (err error) {
+	err := traffic.In(spaceOf(t, server), func() (err error) {
 		l, err = net.Listen("tcp", address)
 		return err
 	})
@@ -209,7 +210,7 @@ func datagramsInFragments(t *testing.T) {
 func echo(t *testing.T, server string, at netip.AddrPort) {
 	t.Helper()
 	var c *net.UDPConn
-	err := inside(spaceOf(t, server), func() (err error) {
+	err := traffic.In(spaceOf(t, server), func() (err error) {
 		c, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(at))
 		return err
 	})
@@ -264,7 +265,7 @@ func fragmentsWithoutUDP(t *testing.T) {
 func listenAt(t *testing.T, blade, port string) int {
 	t.Helper()
 	fd := -1
-	err := inside("/run/netns/"+blade, func() (err error) {
+	err := traffic.In("/run/netns/"+blade, func() (err error) {
 		const all = unix.ETH_P_ALL << 8 // in network byte order
 		if fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, all); err != nil {
 			return err
@@ -318,7 +319,7 @@ func sendPiece(t *testing.T, vip netip.Addr, piece filter.Piece) {
 		to = &unix.SockaddrInet6{Addr: vip.As16()}
 	}
 	packet := filter.Packet{EtherType: kind, IP: ip}.Frame(0)[14:]
-	err := inside(clientSpace, func() error {
+	err := traffic.In(clientSpace, func() error {
 		fd, err := unix.Socket(domain, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
 		if err != nil {
 			return err

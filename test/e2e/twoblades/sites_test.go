@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/bladenet/bladenet/policy"
+	"github.com/bladenet/bladenet/test/bench/traffic"
 )
 
 // place is one site of the fleet two-sites, and where the lab has put it.
@@ -49,7 +50,7 @@ func TestTwoSites(t *testing.T) {
 
 // answered asks each VIP from a site's users and wants an answer each time, from these servers and each of them.
 func answered(p place, vips []netip.Addr, by ...string) error {
-	return inside("/run/netns/"+p.users, func() error {
+	return traffic.In("/run/netns/"+p.users, func() error {
 		for _, vip := range vips {
 			seen := map[string]bool{}
 			for range 20 {
