@@ -5,7 +5,7 @@ package policy
 import "time"
 
 // longestLoad is how long any text may take.
-const longestLoad = 3 * time.Second
+const longestLoad = time.Second
 
 // shrink divides the sizes of hostile texts.
 const shrink = 1
