@@ -3,16 +3,11 @@
 package systemd
 
 import (
-	"encoding/json"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/bladenet/bladenet/hostagent/api"
-	"github.com/bladenet/bladenet/policy/plan"
 )
 
 // most is how exposed systemd may find bladed, in tenths. It has no mounts of its own and no seccomp filter, since containers inherit both; the
@@ -29,7 +24,6 @@ func TestPackagesComeAndGo(t *testing.T) {
 		{"install", installs},
 		{"capabilities", capabilities},
 		{"exposure", exposure},
-		{"boot", boots},
 		{"guest", guest},
 		{"upgrade", upgrades},
 		{"watchdog", watchdog},
@@ -106,94 +100,6 @@ func exposure(m machine) {
 	}
 }
 
-// The director of the blade and its site.
-const (
-	director = "dir-pub-l"
-	site     = "lombarderie"
-)
-
-// boots restarts the machine under a director and a real server: all of it comes back by itself, closed on the way, and users are answered.
-func boots(m machine) {
-	m.sh("bladectl spawn director " + director + " --site " + site + "; bladectl spawn realserver www-1 --service www --image web")
-	m.answered()
-	began := time.Now()
-	if err := m.lab.Reboot(m.Context(), m.Output()); err != nil {
-		m.Fatal(err)
-	}
-	rebooted := time.Since(began)
-	m.answered()
-	m.Logf("restarted in %.1f s, users answered after %.1f s", rebooted.Seconds(), time.Since(began).Seconds())
-	m.inOrder()
-	if out := m.sh("bladectl status"); !strings.Contains(out, "as wanted") {
-		m.Errorf("status after the restart:\n%s", out)
-	}
-	// Ready is when the filter stands: nobody who starts guests by himself has begun before.
-	for _, unit := range []string{"lxc.service", "libvirt-guests.service"} {
-		times := strings.Fields(m.sh("systemctl show -P ActiveEnterTimestampMonotonic bladed; systemctl show -P ExecMainStartTimestampMonotonic " + unit))
-		ready, errReady := strconv.Atoi(times[0])
-		start, errStart := strconv.Atoi(times[len(times)-1])
-		if errReady != nil || errStart != nil || len(times) != 2 || ready == 0 || start < ready {
-			m.Errorf("bladed was ready at %s µs, %s began at %s", times[0], unit, times[len(times)-1])
-		}
-	}
-	m.sh("bladectl destroy " + director)
-}
-
-// answered waits until a user gets answers by the VIPs of both families, and asks each some more.
-func (m machine) answered() {
-	m.Helper()
-	for _, vip := range []string{"203.0.113.10", "[2001:db8:5::10]"} {
-		out, status := m.tryIn("client", "for i in $(seq 120); do curl -gsm 2 -o /dev/null http://"+vip+"/ && break; sleep 0.5; done; for i in $(seq 20); do curl -gsSm 10 -o /dev/null http://"+vip+"/; done")
-		if status != 0 {
-			m.Fatalf("a user of %s: status %d: %s", vip, status, out)
-		}
-	}
-}
-
-// inOrder looks what the agent did since the machine's start: links, the filter, ports onto their bridges, the director, the real server.
-func (m machine) inOrder() {
-	m.Helper()
-	var done []api.Entry
-	lines := json.NewDecoder(strings.NewReader(m.sh("bladectl events -n 0 -o json")))
-	for lines.More() {
-		var e api.Entry
-		if err := lines.Decode(&e); err != nil {
-			m.Fatal(err)
-		}
-		switch {
-		case e.Kind == api.Agent && e.Message == "bladed begins":
-			done = nil
-		case e.Kind == api.Applied || e.Kind == api.Repaired:
-			done = append(done, e)
-		}
-	}
-	first := func(what string, is func(e api.Entry) bool) int {
-		i := slices.IndexFunc(done, is)
-		if i < 0 {
-			m.Errorf("nothing done is %s: %+v", what, done)
-		}
-		return i
-	}
-	steps := []struct {
-		what string
-		is   func(e api.Entry) bool
-	}{
-		{"a link that is made", func(e api.Entry) bool { return e.Subsystem == "links" && e.Verb == plan.Create }},
-		{"the filter", func(e api.Entry) bool { return e.Subsystem == "filter" }},
-		{"a port that joins its bridge", func(e api.Entry) bool { return e.Subsystem == "links" && e.Verb != plan.Create && e.Guest != "" }},
-		{"the director's start", func(e api.Entry) bool { return e.Subsystem == "guests" && e.Verb == plan.Start && e.Guest == director }},
-		{"the real server's start", func(e api.Entry) bool { return e.Subsystem == "guests" && e.Verb == plan.Start && e.Guest == "www-1" }},
-	}
-	before := -1
-	for _, s := range steps {
-		now := first(s.what, s.is)
-		if now >= 0 && now <= before {
-			m.Errorf("%s is step %d, and what must stand before it step %d", s.what, now, before)
-		}
-		before = now
-	}
-}
-
 // Where an operator of the fleet's rule "admin" sits, and the guest that he looks after.
 const (
 	operator = "203.0.113.241"
@@ -201,6 +107,7 @@ const (
 )
 
 func guest(m machine) {
+	m.sh("bladectl spawn realserver www-1 --service www --image web")
 	before := m.ours()
 	for _, want := range []string{"br120", "www-1.0", "table bridge bladenet", "/run/bladenet/netns/www-1", "/sys/fs/cgroup/bladenet/guest/www-1/cgroup.procs"} {
 		if !strings.Contains(before, want) {
