@@ -262,6 +262,10 @@ func shortOf(s channel.Status) policy.ServiceName {
 
 // tell hands on what a director says otherwise than it did when that was told last.
 func (d *directors) tell(c *director, name policy.GuestName, status channel.Status, now time.Time) {
+	if c.toldAt.IsZero() && status.Uptime > now.Sub(c.silence.began) {
+		c.told, c.toldAt = status, now // it was so before this agent began
+		return
+	}
 	quiet := now.Sub(c.toldAt)
 	if quiet < c.gap || reflect.DeepEqual(c.told.Services, status.Services) {
 		return

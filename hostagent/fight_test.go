@@ -188,6 +188,33 @@ func TestAChatteringDirectorDoesNotFillTheJournal(t *testing.T) {
 	})
 }
 
+// TestARestartedAgentTellsNoOldNews: what a director that was there before the agent says first is no change; what it says next is one. A
+// director that came after the agent has changed something by its first word.
+func TestARestartedAgentTellsNoOldNews(t *testing.T) {
+	for name, c := range map[string]struct {
+		uptime time.Duration
+		first  bool
+	}{"a director that was there before": {time.Hour, false}, "a new one": {time.Second, true}} {
+		t.Run(name, func(t *testing.T) {
+			a, now := trialAgent(t, t.TempDir(), &world{}), time.Now()
+			d := &director{silence: silence{began: now.Add(-time.Minute)}}
+			say := func(status channel.Status) int {
+				before := kindsOf(a)[api.Rotation]
+				status.Uptime, now = c.uptime, now.Add(directorPoll)
+				a.directors.tell(d, "d1", status, now)
+				return kindsOf(a)[api.Rotation] - before
+			}
+			if n := say(director2(100)); (n > 0) != c.first {
+				t.Errorf("%d entries of the first word", n)
+			}
+			now = now.Add(time.Minute)
+			if say(director2(0)) == 0 {
+				t.Error("no entry of a weight that went")
+			}
+		})
+	}
+}
+
 func TestMetrics(t *testing.T) {
 	dir, w := t.TempDir(), &world{}
 	writePolicy(t, dir)
