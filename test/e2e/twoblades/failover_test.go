@@ -25,8 +25,12 @@ import (
 	"github.com/bladenet/bladenet/policy"
 )
 
-// sessions is how many connections are open when a director dies, over all VIPs.
-const sessions = 200
+// How many connections are open when a director fails: to a service in survive mode, and to one whose connections the directors tell each other
+// of.
+const (
+	sessions = 200
+	told     = 50
+)
 
 // syncWithin is how long a director may keep to itself what it has to tell of its connections: the kernel's two seconds, and its look once a
 // second.
@@ -109,7 +113,7 @@ func fails(t *testing.T, vip netip.Addr, how string, end, back func(*testing.T, 
 	for _, other := range webVIPs {
 		eventually(t, 3*time.Minute, "two directors announce "+other.String(), func() error { return twoWays(t, other) })
 	}
-	list := openTo(t, slices.Concat(webVIPs, rrVIPs), sessions)
+	list := slices.Concat(openTo(t, webVIPs, sessions), openTo(t, rrVIPs, told))
 	time.Sleep(syncWithin)
 	director, err := onTheWay(vip)
 	if err != nil || director == "" {
@@ -186,7 +190,8 @@ func twoWays(t *testing.T, vip netip.Addr) error {
 	return nil
 }
 
-// goOn wants an answer on each session, from the real server that answered before, and says how long users had to wait.
+// goOn wants an answer on each session, from the real server that answered before, and says how long users had to wait. Of the sessions that
+// another director must have been told of one in ten may be lost, because the kernel tells by datagrams; without a word half of them would be.
 func goOn(t *testing.T, list []*session, director, how string, vip netip.Addr) {
 	t.Helper()
 	died := time.Now()
@@ -203,6 +208,7 @@ func goOn(t *testing.T, list []*session, director, how string, vip netip.Addr) {
 	}()
 	var mu sync.Mutex
 	var longest, last time.Duration
+	untold := 0
 	errs := each(clientSpace, len(list), func(i int) error {
 		asked := time.Now()
 		name, err := list[i].request(time.Minute)
@@ -212,16 +218,23 @@ func goOn(t *testing.T, list []*session, director, how string, vip netip.Addr) {
 		if err == nil && name != list[i].server {
 			err = fmt.Errorf("a session of %s is answered by %s", list[i].server, name)
 		}
+		if err != nil && i >= sessions {
+			untold++
+			err = nil
+		}
 		return err
 	})
+	if untold > told/10 {
+		t.Errorf("%s was %s: %d of %d sessions of which the other one should have heard did not go on", director, how, untold, told)
+	}
 	if len(errs) > 0 {
-		t.Errorf("%s was %s: %d of %d sessions did not go on, first: %v", director, how, len(errs), len(list), errs[0])
+		t.Errorf("%s was %s: %d of %d sessions did not go on, first: %v", director, how, len(errs), sessions, errs[0])
 		for _, blade := range blades {
 			t.Logf("%s saw:\n%s", blade, on(t, blade, "bladectl", "events", "-n", "30", "--kind", "rotation,guest"))
 		}
 	}
-	t.Logf("%s was %s under %d sessions: %s went another way after %s, the slowest request took %s, the last session was answered after %s",
-		director, how, len(list), vip, (<-rerouted).Round(10*time.Millisecond), longest.Round(10*time.Millisecond), last.Round(10*time.Millisecond))
+	t.Logf("%s was %s under %d sessions and %d more, of which %d were lost: %s went another way after %s, the slowest request took %s, the last session was answered after %s",
+		director, how, sessions, told, untold, vip, (<-rerouted).Round(10*time.Millisecond), longest.Round(10*time.Millisecond), last.Round(10*time.Millisecond))
 }
 
 // onTheWay is the director by which the router sends a user's packets. None: it has no way.
