@@ -26,6 +26,10 @@ import (
 	"github.com/bladenet/bladenet/policy/nft"
 )
 
+// GCPercent is the runtime's debug.SetGCPercent of a process that is an agent: it is idle nearly always, and what it needs for a pass is its
+// blade's memory meanwhile.
+const GCPercent = 50
+
 // How long the loop waits: resync when nothing happens, or longer on a large blade, so that looking at it takes a thousandth of a processor, and
 // the first and longest pause after a pass that left something to do. After an event it waits as its pace says, so that a burst is one
 // pass.

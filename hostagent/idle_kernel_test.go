@@ -48,6 +48,7 @@ func largeFleet(servers, services int) policy.File {
 // BenchmarkIdlePass is what 256 guests and 1 000 services cost when there is nothing to do. Links, namespaces, what is inside them and the filter are real, the
 // latter less the rules that this kernel cannot load; the guests are noted, not run.
 func BenchmarkIdlePass(b *testing.B) {
+	defer debug.SetGCPercent(debug.SetGCPercent(GCPercent)) // as bladed does
 	a := largeBlade(b)
 	quiet := func(api.Event) {}
 	before := processorTime()
