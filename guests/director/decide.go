@@ -103,13 +103,10 @@ func decideService(v policy.VirtualService, h Health, had bool, now time.Time) S
 		if d.Sorry {
 			continue
 		}
-		if d.Spare {
-			s.Weights[i], s.Reasons[i] = weighSpare(v, d, h, local, s.Short)
-			taken = taken || s.Weights[i] > 0
-			continue
-		}
 		s.Weights[i], s.Reasons[i] = weigh(v, d, h, local)
-		if weight, reason := slowly(v, h[d.Check], s.Weights[i], now); reason != "" {
+		if d.Spare {
+			s.Weights[i], s.Reasons[i] = spareWeight(s.Weights[i], s.Reasons[i], isUp(d, h), s.Short)
+		} else if weight, reason := slowly(v, h[d.Check], s.Weights[i], now); reason != "" {
 			s.Weights[i], s.Reasons[i] = weight, reason
 		}
 		taken = taken || s.Weights[i] > 0
@@ -156,12 +153,11 @@ func counts(d policy.Destination, h Health) bool {
 	return isUp(d, h) && !d.Drained && !d.Sorry && max(d.Weight, d.Remote) > 0
 }
 
-// weighSpare is the weight of a spare one: none while the others suffice, and all of it at once when they do not. That it is down is the rule,
-// and no reason to tell anybody.
-func weighSpare(v policy.VirtualService, d policy.Destination, h Health, local, short bool) (int, string) {
-	weight, reason := weigh(v, d, h, local)
+// spareWeight is what of its weight a spare one has: nothing while the others suffice, and all of it at once when they do not. That it is down
+// is the rule, and no reason to tell anybody.
+func spareWeight(weight int, reason string, up, short bool) (int, string) {
 	switch {
-	case !isUp(d, h):
+	case !up:
 		return 0, "spare: " + reason
 	case !short:
 		return 0, "spare; the others suffice"

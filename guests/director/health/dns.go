@@ -26,13 +26,11 @@ func tryDNS(ctx context.Context, c policy.Check) error {
 	if err != nil {
 		return err
 	}
-	conn, err := dial(ctx, "udp", c)
+	conn, done, err := open(ctx, "udp", c)
 	if err != nil {
-		return short(err)
+		return err
 	}
-	defer conn.Close()
-	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
-	defer stop()
+	defer done()
 	if _, err := conn.Write(query); err != nil {
 		return short(err)
 	}

@@ -61,6 +61,15 @@ func dial(ctx context.Context, network string, c policy.Check) (net.Conn, error)
 	return d.DialContext(ctx, network, target(c))
 }
 
+// open connects for one probe, whose end ends what is read and written; done ends both. The error is short.
+func open(ctx context.Context, network string, c policy.Check) (conn net.Conn, done func(), err error) {
+	if conn, err = dial(ctx, network, c); err != nil {
+		return nil, nil, short(err)
+	}
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
+	return conn, func() { stop(); _ = conn.Close() }, nil
+}
+
 // tryHTTP asks for the path and compares the status. The certificate is not verified: the check says whether the server works,
 // and its name is the service's, not the address that is asked. Redirects are answers, not ways to follow. A transport of net/http
 // would ask the same with three goroutines: thousands of probes a second are asked from the one that they have.
@@ -72,12 +81,11 @@ func tryHTTP(ctx context.Context, c policy.Check) error {
 	req.Host = c.Host
 	req.Close = true
 	req.Header.Set("User-Agent", "bladenet-check")
-	conn, err := dial(ctx, "tcp", c)
+	conn, done, err := open(ctx, "tcp", c)
 	if err != nil {
-		return short(err)
+		return err
 	}
-	defer conn.Close()
-	defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })()
+	defer done()
 	stream := conn
 	if c.Kind == "https" {
 		secure := tls.Client(conn, &tls.Config{ServerName: c.Host, InsecureSkipVerify: true})

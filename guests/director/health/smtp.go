@@ -8,7 +8,6 @@ import (
 	"io"
 	"net"
 	"net/textproto"
-	"time"
 
 	"github.com/bladenet/bladenet/policy"
 )
@@ -18,13 +17,11 @@ const maxGreeting = 16 << 10
 
 // trySMTP reads the greeting, says EHLO and leaves (RFC 5321). A server is well when it greets with 220 and takes EHLO with 250.
 func trySMTP(ctx context.Context, c policy.Check) error {
-	conn, err := dial(ctx, "tcp", c)
+	conn, done, err := open(ctx, "tcp", c)
 	if err != nil {
-		return short(err)
+		return err
 	}
-	defer conn.Close()
-	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
-	defer stop()
+	defer done()
 	if err := talkSMTP(conn, c.Host); err != nil {
 		return short(err)
 	}
