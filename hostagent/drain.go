@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/bladenet/bladenet/guests/channel"
 	"github.com/bladenet/bladenet/hostagent/api"
 	"github.com/bladenet/bladenet/policy"
 )
@@ -97,18 +98,29 @@ func (a *Agent) connections(name policy.GuestName) (left int, text string) {
 		if !ok || !answer.inForce || answer.status.Error != "" {
 			return -1, fmt.Sprintf("waiting: %s has not taken it up yet", g.Name)
 		}
-		for _, s := range answer.status.Services {
-			for _, d := range s.Destinations {
-				if d.Guest == name || g.Name == name {
-					left += d.Active
-				}
-			}
+		who := name
+		if g.Name == name {
+			who = "" // a director: all that it has
 		}
+		left += established(answer.status.Services, who)
 	}
 	if directors == 0 {
 		return 0, "drained; no director of this blade counts its connections"
 	}
 	return left, fmt.Sprintf("%d connections left", left)
+}
+
+// established counts the connections of a real server in what a director says, or of all of them when none is named.
+func established(services []channel.ServiceStatus, name policy.GuestName) int {
+	n := 0
+	for _, s := range services {
+		for _, d := range s.Destinations {
+			if name == "" || d.Guest == name {
+				n += d.Active
+			}
+		}
+	}
+	return n
 }
 
 // balances reports whether a balancer knows a real server.

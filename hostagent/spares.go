@@ -94,16 +94,8 @@ func (a *Agent) call(blade []policy.Guest, g policy.Guest) call {
 				}
 			}
 		}
-		if time.Since(answer.when) > 2*spareLook {
-			continue
-		}
-		said.left = max(said.left, 0)
-		for _, s := range answer.counted.Services {
-			for _, x := range s.Destinations {
-				if x.Guest == g.Name {
-					said.left += x.Load.Active
-				}
-			}
+		if time.Since(answer.when) <= 2*spareLook {
+			said.left = max(said.left, 0) + established(answer.counted.Services, g.Name)
 		}
 	}
 	return said
