@@ -119,6 +119,8 @@ func run(g policy.Guest, o Observed, ok bool, have State) []Step {
 		return append([]Step{step(w, plan.Create, details(w), "")}, start(w, have)...)
 	case o.Phase == Partial:
 		return append([]Step{step(w, plan.Create, details(w), "an interrupted creation left it half made")}, start(w, have)...)
+	case o.Phase == Paused && o.Resumes:
+		return start(w, have)
 	case o.Phase == Paused:
 		return []Step{step(w, plan.Blocked, nil, cmp.Or(o.Reason, "paused")+": resume or stop it")}
 	case o.Phase == Running && len(changes) > 0:

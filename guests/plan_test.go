@@ -120,6 +120,11 @@ func TestPlan(t *testing.T) {
 			{Spec: Spec{Name: "somebody", Driver: policy.DriverKVM}, Phase: Foreign},
 		}}},
 		{"paused", []policy.Guest{dir}, State{Guests: []Observed{with(as(dir, Paused), func(o *Observed) { o.Reason = "paused after a disk error" })}}},
+		{"paused-with-room", []policy.Guest{dir}, State{Guests: []Observed{with(as(dir, Paused), func(o *Observed) { o.Resumes = true })}}},
+		{"paused-with-room-again-and-again", []policy.Guest{dir}, State{
+			Guests: []Observed{with(as(dir, Paused), func(o *Observed) { o.Resumes = true })},
+			Held:   map[policy.GuestName]Hold{"dir-1": {Until: time.Date(2026, 3, 1, 12, 0, 30, 0, time.UTC), Reason: "it was started 3 times and did not stay up"}},
+		}},
 		{"held", []policy.Guest{web, other}, State{
 			Guests: []Observed{as(web, Stopped), as(other, Stopped)},
 			Held: map[policy.GuestName]Hold{

@@ -139,6 +139,7 @@ type Observed struct {
 	PID     int       `json:"pid,omitempty"`    // a container's init or a domain's qemu, in the blade's PID namespace
 	Since   time.Time `json:"since,omitzero"`   // start of PID
 	Reason  string    `json:"reason,omitempty"` // what the driver says of the phase: crashed, shut off
+	Resumes bool      `json:"resumes,omitempty"` // Paused by the hypervisor, whose reason is gone: Start lets it go on
 }
 
 // Driver runs guests of one kind. Every method may be called again after it failed or was interrupted anywhere and then ends in
@@ -148,7 +149,7 @@ type Driver interface {
 	Observe(ctx context.Context) ([]Observed, error)
 	// Create makes clone and definition of a guest that does not run, or makes an older one as wanted; a clone of another image is replaced.
 	Create(ctx context.Context, s Spec) error
-	// Start boots a created guest and returns when it runs.
+	// Start boots a created guest, or lets one that the hypervisor paused go on, and returns when it runs.
 	Start(ctx context.Context, name policy.GuestName) error
 	// Stop asks the guest to end, waits at most grace, then ends it.
 	Stop(ctx context.Context, name policy.GuestName, grace time.Duration) error

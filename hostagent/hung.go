@@ -26,15 +26,21 @@ type silence struct {
 	restarted time.Time // last
 }
 
-// hung returns the running directors that do not answer any more, each with the reason to start it again. What suspends a director on
-// purpose (virsh suspend) makes it paused, not hung.
+// hung returns the running directors that do not answer any more, each with the reason to start it again. One that is paused, by an operator
+// (virsh suspend) or by the hypervisor, is not hung, and gets its time to answer anew when it goes on.
 func (d *directors) hung(have []guests.Observed, now time.Time) map[policy.GuestName]string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	out := map[policy.GuestName]string{}
 	for _, o := range have {
 		c, ok := d.each[o.Name]
-		if !ok || o.Driver != c.guest.Driver || o.Phase != guests.Running {
+		if !ok || o.Driver != c.guest.Driver {
+			continue
+		}
+		if o.Phase == guests.Paused {
+			c.silence.questions, c.silence.began = 0, now
+		}
+		if o.Phase != guests.Running {
 			continue
 		}
 		if quiet, hung := c.hung(d.patience, o.Since, now); hung {

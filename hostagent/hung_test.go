@@ -50,6 +50,27 @@ func TestHung(t *testing.T) {
 	}
 }
 
+// A director that was suspended for longer than the agent's patience is not stopped when it goes on.
+func TestAResumedDirectorGetsItsTime(t *testing.T) {
+	start := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	c := &director{guest: director1(100), err: errors.New("timed out"), seen: start, silence: silence{questions: 60, began: start.Add(-time.Hour)}}
+	ds := &directors{patience: 2 * time.Minute, each: map[policy.GuestName]*director{"d1": c}}
+	at := func(after time.Duration, phase guests.Phase) bool {
+		o := guests.Observed{Spec: guests.Spec{Name: "d1", Driver: policy.DriverKVM}, Phase: phase, Since: start.Add(-time.Hour)}
+		return len(ds.hung([]guests.Observed{o}, start.Add(after))) > 0
+	}
+	if at(time.Hour, guests.Paused) {
+		t.Error("a suspended director is taken for hung")
+	}
+	c.silence.questions = hungQuestions
+	if at(time.Hour+time.Minute, guests.Running) {
+		t.Error("a director that goes on since a minute is taken for hung")
+	}
+	if !at(time.Hour+2*time.Minute, guests.Running) {
+		t.Error("a director that goes on and stays silent is not taken for hung")
+	}
+}
+
 func TestRestartsOfAHungDirectorLieFurtherApart(t *testing.T) {
 	start := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	c := &director{guest: director1(100), seen: start, silence: silence{questions: 60}}

@@ -185,9 +185,16 @@ func (d *Driver) clone(name policy.GuestName, img image.Image) error {
 	return os.Rename(mark+".new", mark)
 }
 
-// Start boots the machine; its taps must be there.
+// Start boots the machine, or lets one go on that waits since a disk error; its taps must be there.
 func (d *Driver) Start(ctx context.Context, name policy.GuestName) error {
 	err := d.callFor(ctx, startTimeout, onDomain(name, func(dom *libvirt.Domain) error {
+		state, reason, err := dom.GetState()
+		if err != nil {
+			return err
+		}
+		if _, why := phase(state, reason); why == diskError {
+			return dom.Resume()
+		}
 		if active, err := dom.IsActive(); err != nil || active {
 			return err
 		}

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"golang.org/x/sys/unix"
 	"libvirt.org/go/libvirt"
 
 	"github.com/bladenet/bladenet/guests"
@@ -96,6 +97,12 @@ func observeDomain(dom *libvirt.Domain) (guests.Observed, error) {
 	return o, nil
 }
 
+// diskError is why libvirt pauses a machine whose disk could not be written: QEMU keeps the write and makes it again when the machine goes on.
+const diskError = "paused after a disk error (is the blade's disk full?)"
+
+// room is what must be free on the machines' file system before a machine that ran out of it goes on, in bytes.
+const room = 64 << 20
+
 // phase puts libvirt's states into ours, with a word about the last end.
 func phase(state libvirt.DomainState, reason int) (guests.Phase, string) {
 	switch state {
@@ -104,7 +111,7 @@ func phase(state libvirt.DomainState, reason int) (guests.Phase, string) {
 	case libvirt.DOMAIN_PAUSED:
 		switch libvirt.DomainPausedReason(reason) {
 		case libvirt.DOMAIN_PAUSED_IOERROR:
-			return guests.Paused, "paused after a disk error (is the blade's disk full?)"
+			return guests.Paused, diskError
 		case libvirt.DOMAIN_PAUSED_STARTING_UP:
 			return guests.Running, ""
 		}
@@ -135,6 +142,7 @@ func (d *Driver) complete(o *guests.Observed) {
 	if o.Phase != guests.Running && o.Phase != guests.Paused {
 		return
 	}
+	o.Resumes = o.Phase == guests.Paused && o.Reason == diskError && d.hasRoom()
 	text, err := os.ReadFile(filepath.Join(d.RunDir, string(o.Name)+".pid"))
 	if err != nil {
 		return
@@ -142,6 +150,12 @@ func (d *Driver) complete(o *guests.Observed) {
 	if pid, err := strconv.Atoi(strings.TrimSpace(string(text))); err == nil {
 		o.PID, o.Since = pid, guests.Started(pid)
 	}
+}
+
+// hasRoom says whether machines can write to their disks: QEMU is not root, so it gets what others than root may have.
+func (d *Driver) hasRoom() bool {
+	var fs unix.Statfs_t
+	return unix.Statfs(d.Dir, &fs) == nil && fs.Bavail*uint64(fs.Bsize) >= room
 }
 
 // cloneOf is the identity of the image below a machine's disk; empty when the clone is not whole.

@@ -29,7 +29,7 @@ import (
 )
 
 // harm is one act of a stranger. What it returns says whether it has been made good, and is asked often.
-// Some of it lasts while users ask, and is ended by after.
+// Some of it lasts until after ends it.
 type harm struct {
 	name  string
 	do    func(t *testing.T, b *blade) (good func() error)
@@ -137,7 +137,7 @@ func fillDisk(t *testing.T, b *blade) func() error {
 	return func() error { return errors.Join(attached("www-2.1")(), anotherInit("www-1", was)) }
 }
 
-// emptyDisk gives the room back: what could not be taken is taken now.
+// emptyDisk gives the room back: what could not be taken is taken now, and a director that had to write, and so was paused, goes on.
 func emptyDisk(t *testing.T) {
 	if err := os.Remove(ballast); err != nil {
 		t.Fatal(err)
@@ -178,11 +178,11 @@ func TestChaos(t *testing.T) {
 		}
 		one := time.Since(began)
 		took[h.name], all = append(took[h.name], one), append(all, one)
-		converged(t)
-		reachable(t)
 		if h.after != nil {
 			h.after(t)
 		}
+		converged(t)
+		reachable(t)
 	}
 	for _, h := range harms {
 		if len(took[h.name]) > 0 {
