@@ -135,10 +135,10 @@ type Observed struct {
 	Phase   Phase     `json:"phase"`
 	Cloned  bool      `json:"cloned"`
 	Defined bool      `json:"defined"`
-	Stale   bool      `json:"stale,omitempty"`  // written by another layout of the driver's templates, or edited by hand
-	PID     int       `json:"pid,omitempty"`    // a container's init or a domain's qemu, in the blade's PID namespace
-	Since   time.Time `json:"since,omitzero"`   // start of PID
-	Reason  string    `json:"reason,omitempty"` // what the driver says of the phase: crashed, shut off
+	Stale   bool      `json:"stale,omitempty"`   // written by another layout of the driver's templates, or edited by hand
+	PID     int       `json:"pid,omitempty"`     // a container's init or a domain's qemu, in the blade's PID namespace
+	Since   time.Time `json:"since,omitzero"`    // start of PID
+	Reason  string    `json:"reason,omitempty"`  // what the driver says of the phase: crashed, shut off
 	Resumes bool      `json:"resumes,omitempty"` // Paused by the hypervisor, whose reason is gone: Start lets it go on
 }
 

@@ -154,7 +154,7 @@ func (a *Agent) allocate(from folder, r api.SpawnRequest, report func(api.Event)
 		}
 		entry, err := policy.Allocate(fleet, policy.SpawnRequest{
 			Role: r.Role, Name: name, Blade: r.Blade, Site: r.Site, Services: r.Services, Weight: r.Weight, Driver: r.Driver, Image: r.Image,
-			Privileged: r.Privileged,
+			Privileged: r.Privileged, Spare: r.Spare,
 		})
 		if err != nil {
 			return nil, nil, err

@@ -23,6 +23,7 @@ type SpawnRequest struct {
 	Image    string        `json:"image,omitempty"`
 
 	Privileged bool `json:"privileged,omitempty"` // real servers only: without a user namespace
+	Spare      bool `json:"spare,omitempty"`      // real servers only: off while the others of its services suffice
 }
 
 // Allocate chooses a place and addresses for a new guest and writes its entry as a policy file of its own, guest-NAME.yaml. It
@@ -31,7 +32,7 @@ type SpawnRequest struct {
 //
 // The blade is the one with the fewest guests in the zone (and at the site, if one is asked for); the networks are those that
 // most guests of the role use there; addresses are the lowest free ones, the same host number in both families where it is
-// free. A director announces as the others of its zone do, those of its own site first.
+// free. A director announces as the others of its zone do, those of its own site first, and shares its connections with the latter if they do.
 func Allocate(f *Fleet, r SpawnRequest) (File, error) {
 	a := &allocator{f: f, SpawnRequest: r}
 	text, err := a.entry()
@@ -130,6 +131,9 @@ func (a *allocator) zoned() error {
 	}
 	if a.Role == RoleDirector && len(a.Services) > 0 {
 		return fmt.Errorf("a director balances every service of its zone; name none")
+	}
+	if a.Role == RoleDirector && a.Spare {
+		return errors.New("only a real server can be a spare one")
 	}
 	if a.Role == RoleRealServer && len(a.Services) == 0 {
 		return fmt.Errorf("no service to serve")
@@ -320,7 +324,7 @@ func (a *allocator) text(eth0, eth1 *Attachment) (string, error) {
 	image := a.Image
 	if a.Role == RoleDirector {
 		section, kind = "directors", "Director"
-		last = ", announce: " + a.announce()
+		middle, last = a.sync(), ", announce: "+a.announce()
 	} else {
 		if image == "" {
 			image = a.sameImage()
@@ -334,6 +338,9 @@ func (a *allocator) text(eth0, eth1 *Attachment) (string, error) {
 		}
 		if a.Privileged {
 			middle += ", privileged: true"
+		}
+		if a.Spare {
+			middle += ", spare: true"
 		}
 	}
 	if image != "" {
@@ -413,6 +420,25 @@ func (a *allocator) announce() string {
 		o = *others[0].OSPF
 	}
 	return fmt.Sprintf("{ospf: {area: %s, hello: %s, dead: %s, bfd: %s}}", o.Area, short(o.Hello), short(o.Dead), writtenBFD(o.BFD))
+}
+
+// sync writes the number under which all other directors of the site and zone tell each other of their connections, if they have one.
+func (a *allocator) sync() string {
+	number := 0
+	for i := range a.f.Directors {
+		d := &a.f.Directors[i]
+		if b := a.f.Blade(d.Blade); b == nil || b.Zone != a.zone || b.Site != a.blade.Site {
+			continue
+		}
+		if d.Sync == 0 || number != 0 && d.Sync != number {
+			return ""
+		}
+		number = d.Sync
+	}
+	if number == 0 {
+		return ""
+	}
+	return fmt.Sprintf(", sync: %d", number)
 }
 
 // writtenBFD writes how routers are watched as a policy does.

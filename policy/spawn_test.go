@@ -20,6 +20,8 @@ func TestAllocate(t *testing.T) {
 		{"unknown driver", SpawnRequest{Role: RoleRealServer, Name: "n", Driver: "xen", Services: []ServiceName{"www"}}, "error: spawn realserver n: there is no driver xen; one of kvm, lxc"},
 		{"director in a container", SpawnRequest{Role: RoleDirector, Name: "d", Blade: "lame-l1", Driver: DriverLXC}, "error: spawn director d: a director is a virtual machine: its connection table and its modules are its kernel's"},
 		{"real server at a site, privileged", SpawnRequest{Role: RoleRealServer, Name: "n", Site: "lombarderie", Image: "big", Services: []ServiceName{"dns", "ldap"}, Privileged: true}, `  n: {blade: lame-l2, image: big, serves: {dns: {}, ldap: {}}, privileged: true, eth0: {network: prv-return, addresses: [198.51.100.130, "2001:db8:230::2"]}, eth1: {network: prv-service, addresses: [10.22.0.1, "2001:db8:220::1"]}}`},
+		{"spare real server", SpawnRequest{Role: RoleRealServer, Name: "n", Blade: "lame-c1", Services: []ServiceName{"www"}, Spare: true}, `serves: {www: {}}, spare: true, eth0`},
+		{"spare director", SpawnRequest{Role: RoleDirector, Name: "n", Blade: "lame-l1", Spare: true}, "error: spawn director n: only a real server can be a spare one"},
 		{"director on a blade", SpawnRequest{Role: RoleDirector, Name: "d", Blade: "lame-l1"}, `  d: {blade: lame-l1, eth0: {network: pub-uplink-lombarderie, addresses: [192.0.2.3, "2001:db8:111::3"]}, eth1: {network: pub-service, addresses: [10.12.0.1, "2001:db8:120::1"]}, announce: {ospf: {area: 0.0.0.0, hello: 1s, dead: 4s, bfd: true}}}`},
 		{"director beside one that speaks BGP", SpawnRequest{Role: RoleDirector, Name: "d", Site: "centre", Zone: "public"}, `announce: {bgp: {as: 64512, peer-as: 64500, bfd: true}}`},
 		{"director of a site with two zones", SpawnRequest{Role: RoleDirector, Name: "d", Site: "centre"}, "error: spawn director d: name the zone or the blade: the blades belong to private and public"},
@@ -51,6 +53,33 @@ func TestAllocate(t *testing.T) {
 			}
 			if g, ok := after.Guest(c.r.Name); !ok || g.Role != c.r.Role {
 				t.Errorf("the new guest is not there: %+v", g)
+			}
+		})
+	}
+}
+
+// A new director shares its connections with the others of its site when they all do, under one number.
+func TestAllocateDirectorThatShares(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		change func(text string) string
+		want   string
+	}{
+		{"the other one shares", func(text string) string { return strings.Replace(text, "dir-pub-l: {", "dir-pub-l: {sync: 7, ", 1) }, "n: {blade: lame-l1, sync: 7, eth0"},
+		{"one of another site does", func(text string) string { return strings.Replace(text, "dir-pub-t: {", "dir-pub-t: {sync: 7, ", 1) }, "n: {blade: lame-l1, eth0"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			files := read(t, "testdata/fleets/nantes")
+			for i, f := range files {
+				files[i].Data = []byte(c.change(string(f.Data)))
+			}
+			f, ds := Load(files)
+			if ds.HasErrors() {
+				t.Fatal(ds)
+			}
+			file, err := Allocate(f, SpawnRequest{Role: RoleDirector, Name: "n", Blade: "lame-l1"})
+			if err != nil || !strings.Contains(string(file.Data), c.want) {
+				t.Errorf("%v, want %q in:\n%s", err, c.want, file.Data)
 			}
 		})
 	}

@@ -23,6 +23,7 @@ func spawnVerb() verb {
 		image := f.String("image", "", "image to clone (default: the one that the other real servers of its services have; director)")
 		weight := f.Int("weight", 0, "weight in its services; 0 means the default of 100")
 		privileged := f.Bool("privileged", false, "a container without a user namespace, for where the images' file system cannot show files with other owners")
+		spare := f.Bool("spare", false, "a real server that stays off until a service of it loses its quorum")
 		count := f.Int("count", 1, "how many: NAME-1, NAME-2, …")
 		dryRun := f.Bool("dry-run", false, "show the policy entry and the plan, change nothing")
 		keep := f.Bool("keep", false, "keep what there is when it fails")
@@ -32,7 +33,7 @@ func spawnVerb() verb {
 		}
 		r := api.SpawnRequest{
 			Role: policy.Role(words[0]), Blade: policy.BladeName(*blade), Site: policy.SiteName(*site),
-			Driver: policy.Driver(*driver), Image: *image, Weight: *weight, Privileged: *privileged, DryRun: *dryRun, Keep: *keep,
+			Driver: policy.Driver(*driver), Image: *image, Weight: *weight, Privileged: *privileged, Spare: *spare, DryRun: *dryRun, Keep: *keep,
 		}
 		if r.Role != policy.RoleDirector && r.Role != policy.RoleRealServer {
 			return fmt.Errorf("spawn %q: a guest is a director or a realserver", words[0])

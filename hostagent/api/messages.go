@@ -136,6 +136,7 @@ type SpawnRequest struct {
 	DryRun   bool                 `json:"dry_run,omitempty"`
 
 	Privileged bool `json:"privileged,omitempty"` // without a user namespace
+	Spare      bool `json:"spare,omitempty"`      // off while the others of its services suffice
 	Keep       bool `json:"keep,omitempty"`       // leave what there is when it fails
 }
 
