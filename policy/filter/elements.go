@@ -79,6 +79,11 @@ func (c *compiler) addPort(p policy.Port) {
 			c.add(setNDLocal, link, addr(a))
 		}
 	}
+	if c.placeOf(p) == directorUplink {
+		for _, a := range p.Addresses {
+			c.add(familyOf(a).set(kindProber), name, addr(a))
+		}
+	}
 	c.add(setLocalMACs, mac(p.MAC))
 	for _, option := range []byte{1, 2} { // source and target link-layer address (RFC 4861, section 4.6.1)
 		c.add(setNDOptions, name, append([]byte{option, 1}, p.MAC[:]...))

@@ -295,6 +295,8 @@ func (j judgement) toClient() Verdict {
 		return drop(Misdirected, "a port hears what is for its own address and MAC")
 	case j.bareSyn():
 		return drop(VIPSyn, "no connection starts from a VIP")
+	case j.probed():
+		return allow("answer to a director's probe of the VIP", policy.Pos{})
 	case ip.Piece == LaterFragment && j.udpPiece(ip.Source, 0, always):
 		return allow("fragment of an answer", policy.Pos{})
 	case ip.Piece != LaterFragment && !(ip.Source.Is6() && ip.Piece != Whole) && !ip.Options:
@@ -303,4 +305,15 @@ func (j judgement) toClient() Verdict {
 		}
 	}
 	return drop(NoRule, "no rule let this guest ask the VIP")
+}
+
+// probed says whether the packet is what answers a SYN, from a service to a director's own address on the uplink.
+func (j judgement) probed() bool {
+	ip := j.p.IP
+	if ip.Protocol != protoTCP || ip.Piece != Whole || ip.Options || j.out.place != directorUplink || !slices.Contains(j.out.port.Addresses, ip.Destination) {
+		return false
+	}
+	acknowledges := ip.Flags&policy.FlagACK != 0 && ip.Flags&policy.FlagFIN == 0
+	oneOf := (ip.Flags&policy.FlagSYN != 0) != (ip.Flags&policy.FlagRST != 0)
+	return acknowledges && oneOf && j.service(ip.Source, ip.SourcePort) != nil
 }

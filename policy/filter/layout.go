@@ -39,6 +39,7 @@ const (
 	kindOut       = "vip-out"      // real server's port, VIP, protocol, port it answers from
 	kindAtDir     = "vip-at-dir"   // director's port, VIP
 	kindAtServer  = "vip-at-rs"    // real server's port, VIP
+	kindProber    = "probers"      // director's eth0 and its own addresses there: its probes of VIPs are answered to them
 	kindQuote     = "quote"        // VIP, VIP, protocol, port: what an ICMP error may quote
 	kindFragDir   = "frag-dir"     // director's port and VIP with UDP
 	kindFragRS    = "frag-rs"      // real server's port and VIP with UDP
@@ -96,6 +97,7 @@ func (f family) layout() []Set {
 		{Name: f.set(kindOut), Key: []Field{InPort, f.src, f.proto, SourcePort}},
 		{Name: f.set(kindAtDir), Key: []Field{OutPort, f.dst}},
 		{Name: f.set(kindAtServer), Key: []Field{OutPort, f.dst}},
+		{Name: f.set(kindProber), Key: []Field{OutPort, f.dst}},
 		{Name: f.set(kindQuote), Key: f.quote},
 		{Name: f.set(kindFragDir), Key: []Field{OutPort, f.dst}},
 		{Name: f.set(kindFragRS), Key: []Field{OutPort, f.dst}},

@@ -42,17 +42,30 @@ func (f family) bareSyn(protocol Field) Rule {
 	return f.rule(is(protocol, number(protoTCP)), masked(TCPFlags, number(0x12), number(0x02)), deny(VIPSyn))
 }
 
-// toClient is an answer from a VIP to a guest of this blade, which must be let out by a rule to have asked.
+// toClient is an answer from a VIP to a guest of this blade, which must be let out by a rule to have asked, or be a director that
+// probes the VIP.
 func (f family) toClient() []Rule {
-	return []Rule{
+	rules := []Rule{
 		rule(notIn(setPorts, OutPort), deny(UnnamedPort)),
 		f.rule(notIn(f.set(kindOwn), OutPort, EtherDestination, f.dst), deny(Misdirected)),
 		f.bareSyn(Protocol),
+	}
+	for _, flags := range probeAnswers {
+		rules = append(rules, f.whole(
+			in(f.set(kindProber), OutPort, f.dst),
+			is(f.proto, number(protoTCP)), in(f.set(kindServices), f.src, f.proto, SourcePort), masked(TCPFlags, number(flags.mask), number(flags.value)), accept(),
+		))
+	}
+	return append(
+		rules,
 		f.laterFragment(in(f.set(kindFragVIP), f.src), fragmentLimit, accept()),
 		f.rule(in(f.set(kindServices), f.src, f.proto, SourcePort), jump(RulesBackChain)),
 		rule(deny(NoRule)),
-	}
+	)
 }
+
+// probeAnswers are the TCP flags of what answers a SYN (RFC 9293, section 3.10.7): of FIN, SYN, RST and ACK just SYN and ACK, or RST and ACK.
+var probeAnswers = []struct{ mask, value byte }{{0x17, 0x12}, {0x17, 0x14}}
 
 // toServer is a request that a director routed to a real server of this blade.
 func (f family) toServer() []Rule {

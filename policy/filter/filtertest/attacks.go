@@ -243,6 +243,7 @@ func (s *scene) intrude(p policy.Port) {
 				}
 			}
 		}
+		s.pose(v6, p)
 	}
 	if !s.other[true].IsValid() {
 		return
