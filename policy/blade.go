@@ -89,8 +89,10 @@ type Inside struct {
 	Hostname   string      `json:"hostname"`
 	Interfaces []Interface `json:"interfaces"`
 	VIPs       []VIP       `json:"vips,omitempty"` // /32 and /128 on lo
-	Routes     []Route     `json:"routes,omitempty"`
-	Sysctls    []Sysctl    `json:"sysctls,omitempty"` // in the order in which they are set
+	// Floating are addresses that a program inside puts on eth0 and takes away again, as /32 and /128: nobody else's business.
+	Floating []netip.Addr `json:"floating,omitempty"`
+	Routes   []Route      `json:"routes,omitempty"`
+	Sysctls  []Sysctl     `json:"sysctls,omitempty"` // in the order in which they are set
 }
 
 // Interface is a guest's own view of one of its interfaces.
@@ -131,6 +133,7 @@ type Peer struct {
 	Addresses []netip.Addr  `json:"addresses"`
 	Serves    []ServiceName `json:"serves,omitempty"` // a sorry server's services included
 	Sync      int           `json:"sync,omitempty"`   // a director's eth1 only: the number of those that share their connections
+	VRRP      *VRRP         `json:"vrrp,omitempty"`   // a director's eth0 only: it announces by VRRP there
 }
 
 // Protocol is an IP protocol that has ports, or ICMP.
@@ -235,13 +238,14 @@ type Check struct {
 	Fall       int           `json:"fall"`
 }
 
-// Announce says how a director tells its routers of its VIPs. At most one of OSPF and BGP is set.
+// Announce says how a director tells its routers of its VIPs. At most one of OSPF, BGP and VRRP is set.
 type Announce struct {
 	RouterID netip.Addr   `json:"router_id"` // the director's first IPv4 address on eth0
 	Routers  []netip.Addr `json:"routers,omitempty"`
 	Drained  bool         `json:"drained,omitempty"` // announces no VIP
 	OSPF     *OSPF        `json:"ospf,omitempty"`
 	BGP      *BGP         `json:"bgp,omitempty"`
+	VRRP     *VRRP        `json:"vrrp,omitempty"`
 }
 
 // OSPF announces by OSPFv2 (RFC 2328) and OSPFv3 (RFC 5340) on eth0.
@@ -257,6 +261,20 @@ type BGP struct {
 	AS     uint32 `json:"as"`
 	PeerAS uint32 `json:"peer_as"`
 	BFD    BFD    `json:"bfd,omitzero"`
+}
+
+// VRRP announces by VRRPv3 (RFC 5798) on eth0, with one other director of the same network: one virtual router for each VIP.
+type VRRP struct {
+	ID       int           `json:"id"`
+	Priority int           `json:"priority"` // 1 to 254
+	Interval time.Duration `json:"interval"` // whole hundredths of a second
+}
+
+// Router is the virtual router identifier of a VIP, which the families have apart: the last byte of its address and ID together, so
+// that no VIP's depends on another's. Outside of 1 to 255 it is none.
+func (v VRRP) Router(vip netip.Addr) int {
+	b := vip.AsSlice()
+	return int(b[len(b)-1]) + v.ID
 }
 
 // BFD watches a director's routers (RFC 5880). The zero value does not.

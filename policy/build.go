@@ -22,6 +22,7 @@ const (
 	defaultDead      = 4 * time.Second
 	defaultPace      = 300 * time.Millisecond // of BFD
 	defaultMissing   = 3
+	defaultAdvert    = time.Second // of VRRP
 )
 
 // build fills in the defaults and sorts.
@@ -247,6 +248,9 @@ func buildDirector(e *entry[GuestName, directorDoc]) Director {
 	}
 	if b := d.Announce.BGP; b != nil {
 		g.BGP = &BGP{AS: uint32(b.AS.V), PeerAS: uint32(b.PeerAS.V), BFD: buildBFD(b.BFD)}
+	}
+	if v := d.Announce.VRRP; v != nil {
+		g.VRRP = &VRRP{ID: v.ID.V, Priority: v.Priority.V, Interval: v.Interval.or(defaultAdvert)}
 	}
 	return g
 }

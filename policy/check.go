@@ -19,6 +19,7 @@ func (f *Fleet) Check() Diagnostics {
 	c.identities()
 	c.addresses()
 	c.directors()
+	c.pairs()
 	c.realServers()
 	c.vips()
 	c.services()
@@ -34,6 +35,7 @@ type checker struct {
 	reporter
 	f     *Fleet
 	held  map[netip.Addr]holder // who has which address
+	pair  map[ZoneName]pair     // who announces by VRRP
 	hints int
 }
 

@@ -180,16 +180,20 @@ func (c *checker) announcement(d *Director) {
 	if d.doc.Announce.unclear {
 		return
 	}
+	c.oneProtocol(of, d.doc.Announce)
+	if v := d.doc.Announce.VRRP; v != nil {
+		c.advertising(of, v)
+		if o == nil && b == nil {
+			return
+		}
+	}
 	if o == nil && b == nil {
 		pos := d.Pos
 		if d.announce.Line != 0 {
 			pos = d.announce
 		}
-		c.warnf(pos, "announce: {ospf: {}} or {bgp: {as: 64512, peer-as: 64500}}", "%s announces nothing: nobody can reach its VIPs", of)
+		c.warnf(pos, "announce: {ospf: {}}, {bgp: {as: 64512, peer-as: 64500}} or {vrrp: {priority: 100}}", "%s announces nothing: nobody can reach its VIPs", of)
 		return
-	}
-	if o != nil && b != nil {
-		c.clash(b.Pos, o.Pos, "ospf", "choose one", "%s announces by OSPF and by BGP", of)
 	}
 	if _, ok := firstOf(d.Eth0.Addresses, true); !ok && len(d.Eth0.Addresses) > 0 {
 		c.errorf(d.Eth0.Pos, "the router identifier is the first IPv4 address of eth0", "%s announces and has no IPv4 address on eth0", of)

@@ -34,7 +34,7 @@ func (c *checker) vips() {
 				continue
 			}
 			seen[v.V] = v.Pos
-			c.vip(of, v, subnets)
+			c.vip(s, v, subnets)
 		}
 		if s.doc.VIPs != nil && len(s.doc.VIPs) == 0 {
 			c.errorf(s.Pos, "", "%s has an empty list of VIPs", of)
@@ -43,13 +43,18 @@ func (c *checker) vips() {
 	c.sharedVIPs()
 }
 
-func (c *checker) vip(of string, v at[netip.Addr], subnets subnetIndex) {
+func (c *checker) vip(s *ServiceEntry, v at[netip.Addr], subnets subnetIndex) {
+	of := "service " + string(s.Name)
 	if !unicast(v.V) {
 		c.errorf(v.Pos, "", "%s: %s is no address that users can reach", of, v.V)
 		return
 	}
 	if h, ok := c.held[v.V]; ok {
 		c.clash(v.Pos, h.pos, h.String(), "a VIP lies outside every network and is announced", "%s: VIP %s is already %s", of, v.V, h.owned())
+		return
+	}
+	if p, ok := c.pair[s.Zone]; ok {
+		c.pairVIP(of, v, p)
 		return
 	}
 	if s, ok := subnets.find(v.V); ok {

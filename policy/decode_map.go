@@ -111,7 +111,7 @@ func (e *entries[K, T]) decodeEntry(d *decoder, pair yaml.Pair, kind string) {
 
 func (*entries[K, T]) emptyAllowed() {}
 
-// decodeNode reads none, or one of ospf and bgp.
+// decodeNode reads none, or one of ospf, bgp and vrrp.
 func (a *announceDoc) decodeNode(d *decoder, n *yaml.Node, f field) {
 	target, leave := d.follow(n)
 	defer leave()
@@ -124,7 +124,7 @@ func (a *announceDoc) decodeNode(d *decoder, n *yaml.Node, f field) {
 	}
 	if target.Kind != yaml.Mapping {
 		a.unclear = true
-		d.errorf(d.pos(n), "none, {ospf: {...}} or {bgp: {...}}", "%s must be none or a map, not %s", describe(f), kindName(target))
+		d.errorf(d.pos(n), "none, {ospf: {...}}, {bgp: {...}} or {vrrp: {...}}", "%s must be none or a map, not %s", describe(f), kindName(target))
 		return
 	}
 	d.structure(target, reflect.ValueOf(a).Elem(), f)

@@ -76,6 +76,10 @@ func (d *deriver) peers(g GuestEntry) []Peer {
 		})
 	}
 	out[1].Sync = g.sync
+	if g.vrrp != nil {
+		v := *g.vrrp
+		out[0].VRRP = &v
+	}
 	return out
 }
 
@@ -161,10 +165,16 @@ func (d *deriver) director(g *Director, b *balancing) Guest {
 	for _, s := range d.zoneServices() {
 		serves = append(serves, s.Name)
 	}
+	inside := d.inside(g.guest(), serves, directorSysctls())
+	if g.VRRP != nil {
+		for _, v := range inside.VIPs {
+			inside.Floating = append(inside.Floating, v.Address)
+		}
+	}
 	return Guest{
 		Name: g.Name, Role: RoleDirector, Driver: DriverKVM, Image: g.Image, Memory: g.Memory, CPUs: g.CPUs, CID: CIDOf(g.Name),
 		Ports:  d.ports(g.guest(), DriverKVM),
-		Inside: d.inside(g.guest(), serves, directorSysctls()), Balancer: b.balancer(d.announce(g), g.Sync), Drained: g.Drain, Pos: g.Pos,
+		Inside: inside, Balancer: b.balancer(d.announce(g), g.Sync), Drained: g.Drain, Pos: g.Pos,
 	}
 }
 

@@ -222,5 +222,9 @@ func (d *deriver) announce(g *Director) Announce {
 		b := *g.BGP
 		a.BGP = &b
 	}
+	if g.VRRP != nil {
+		v := *g.VRRP
+		a.VRRP = &v
+	}
 	return a
 }

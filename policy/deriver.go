@@ -181,7 +181,7 @@ func sameAttachment(a, b Attachment) bool {
 
 func (c *change) sameDirector(a, b *Director) bool {
 	return a.doc == b.doc || a.Blade == b.Blade && a.Image == b.Image && a.Memory == b.Memory && a.CPUs == b.CPUs && a.Drain == b.Drain && a.Sync == b.Sync && sameAttachment(a.Eth0, b.Eth0) &&
-		sameAttachment(a.Eth1, b.Eth1) && reflect.DeepEqual(a.OSPF, b.OSPF) && reflect.DeepEqual(a.BGP, b.BGP) && (a.Pos == b.Pos || a.Blade != c.blade.Name)
+		sameAttachment(a.Eth1, b.Eth1) && reflect.DeepEqual(a.OSPF, b.OSPF) && reflect.DeepEqual(a.BGP, b.BGP) && reflect.DeepEqual(a.VRRP, b.VRRP) && (a.Pos == b.Pos || a.Blade != c.blade.Name)
 }
 
 func (c *change) sameRealServer(a, b *RealServer) bool {

@@ -97,6 +97,9 @@ func (e *editable) edit() string {
 		{"director gone", func() { e.drop(" dir-") }},
 		{"director to a file of its own", func() { e.move(" dir-", "directors:") }},
 		{"director silent", func() { e.swap(" dir-", "announce: {ospf", "announce: none} # {ospf") }},
+		{"director with VRRP", func() {
+			e.swap(" dir-", "announce: {ospf", fmt.Sprintf("announce: {vrrp: {priority: %d}} # {ospf", 1+n(200)))
+		}},
 		{"VIP", func() { e.swap(" svc-", "vips: [", fmt.Sprintf("vips: [172.17.0.%d, ", 1+n(250))) }},
 		{"ports", func() { e.swap(" svc-", "443/tcp", fmt.Sprintf("%d/udp", 1000+n(9))) }},
 		{"mode", func() { e.swap(" svc-", "scheduler: wlc, mode: locality, remote: 1%", "scheduler: mh, mode: survive") }},

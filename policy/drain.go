@@ -115,7 +115,7 @@ func (f *Fleet) leftAlone(d *Director) []string {
 	}
 	other := slices.ContainsFunc(f.Directors, func(x Director) bool {
 		b := f.Blade(x.Blade)
-		return x.Name != d.Name && !x.Drain && (x.OSPF != nil || x.BGP != nil) && b != nil && b.Zone == here.Zone
+		return x.Name != d.Name && !x.Drain && x.announces() && b != nil && b.Zone == here.Zone
 	})
 	if other {
 		return nil

@@ -144,14 +144,18 @@ type Director struct {
 	Sync     int  // number that directors which share their connections have in common; 0: shares none
 	Eth0     Attachment
 	Eth1     Attachment
-	OSPF     *OSPF // at most one of OSPF and BGP
+	OSPF     *OSPF // at most one of OSPF, BGP and VRRP
 	BGP      *BGP
+	VRRP     *VRRP
 	Pos      Pos
 	announce Pos
 
 	macs [2]MAC
 	doc  *directorDoc
 }
+
+// announces reports whether routers learn of the director's VIPs.
+func (d *Director) announces() bool { return d.OSPF != nil || d.BGP != nil || d.VRRP != nil }
 
 // Serve is one service that a real server answers for.
 type Serve struct {

@@ -87,6 +87,7 @@ type GuestEntry struct {
 
 	macs [2]MAC // of eth0 and eth1
 	sync int    // of a director
+	vrrp *VRRP  // of a director
 }
 
 // addresses lists the guest's addresses on both interfaces.
@@ -118,7 +119,7 @@ func (f *Fleet) Guests() []GuestEntry {
 }
 
 func (d *Director) guest() GuestEntry {
-	return GuestEntry{Name: d.Name, Role: RoleDirector, Driver: DriverKVM, Blade: d.Blade, Eth0: d.Eth0, Eth1: d.Eth1, Pos: d.Pos, macs: d.macs, sync: d.Sync}
+	return GuestEntry{Name: d.Name, Role: RoleDirector, Driver: DriverKVM, Blade: d.Blade, Eth0: d.Eth0, Eth1: d.Eth1, Pos: d.Pos, macs: d.macs, sync: d.Sync, vrrp: d.VRRP}
 }
 
 func (s *RealServer) guest() GuestEntry {

@@ -21,7 +21,7 @@ var referenceTables = map[string]reflect.Type{
 	"check.tcp": reflect.TypeFor[tcpCheckDoc](), "check.http and check.https": reflect.TypeFor[httpCheckDoc](),
 	"check.dns": reflect.TypeFor[dnsCheckDoc](), "check.script": reflect.TypeFor[scriptCheckDoc](), "quorum": reflect.TypeFor[quorumDoc](),
 	"director": reflect.TypeFor[directorDoc](), "announce": reflect.TypeFor[announceDoc](), "announce.ospf": reflect.TypeFor[ospfDoc](),
-	"announce.bfd": reflect.TypeFor[bfdDoc](), "announce.bgp": reflect.TypeFor[bgpDoc](), "realserver": reflect.TypeFor[realServerDoc](), "serves": reflect.TypeFor[serveDoc](), "volumes": reflect.TypeFor[volumeDoc](),
+	"announce.bfd": reflect.TypeFor[bfdDoc](), "announce.bgp": reflect.TypeFor[bgpDoc](), "announce.vrrp": reflect.TypeFor[vrrpDoc](), "realserver": reflect.TypeFor[realServerDoc](), "serves": reflect.TypeFor[serveDoc](), "volumes": reflect.TypeFor[volumeDoc](),
 	"interface": reflect.TypeFor[interfaceDoc](), "rule": reflect.TypeFor[ruleDoc](), "host": reflect.TypeFor[hostDoc](),
 	"alert": reflect.TypeFor[alertDoc](), "alert.mail": reflect.TypeFor[mailDoc](), "expectation": reflect.TypeFor[expectDoc](),
 }

@@ -75,7 +75,7 @@ type bladeDoc struct {
 
 type serviceDoc struct {
 	Zone         at[ZoneName]      `yaml:"zone,required" doc:"The zone of its real servers and directors."`
-	VIPs         []at[netip.Addr]  `yaml:"vips,required" doc:"Addresses that users reach, outside every network."`
+	VIPs         []at[netip.Addr]  `yaml:"vips,required" doc:"Addresses that users reach, outside every network; in the subnets of the uplink where directors announce by VRRP."`
 	Ports        []at[PortRange]   `yaml:"ports,required" doc:"What is balanced: 443/tcp, 53/udp, 8000-8099/tcp."`
 	Clients      []at[Selector]    `yaml:"clients" doc:"Who may use it: any, addresses, prefixes." default:"[any]"`
 	Balance      balanceDoc        `yaml:"balance" doc:"How connections are spread."`
@@ -165,7 +165,7 @@ type directorDoc struct {
 	Eth1     *interfaceDoc `yaml:"eth1,required" doc:"In a service network: requests leave here for real servers."`
 	Drain    at[bool]      `yaml:"drain" doc:"Announces nothing: users come by the other directors, the connections that it has go on. bladectl drain writes it." default:"false"`
 	Sync     at[int]       `yaml:"sync" doc:"Tells the directors of its service network that have the same number of its connections, and hears of theirs: they go on when one of them fails, whatever the scheduler. Services in survive mode need none." default:"none" min:"1" max:"255"`
-	Announce announceDoc   `yaml:"announce" doc:"How routers learn of its VIPs: none, or one of ospf and bgp." default:"none, with a warning"`
+	Announce announceDoc   `yaml:"announce" doc:"How routers learn of its VIPs: none, or one of ospf, bgp and vrrp." default:"none, with a warning"`
 }
 
 type realServerDoc struct {
@@ -198,6 +198,7 @@ type volumeDoc struct {
 type announceDoc struct {
 	OSPF *ospfDoc `yaml:"ospf" doc:"OSPFv2 and OSPFv3 on eth0."`
 	BGP  *bgpDoc  `yaml:"bgp" doc:"BGP-4 with each router of the uplink."`
+	VRRP *vrrpDoc `yaml:"vrrp" doc:"VRRP, version 3, with one other director, for an uplink whose routers speak no routing protocol: of the two the one with the higher priority has the VIPs, which lie in the uplink's subnets."`
 	Pos  Pos      `yaml:"-"`
 
 	unclear bool // reported already
@@ -216,6 +217,13 @@ type bgpDoc struct {
 	PeerAS at[asNumber] `yaml:"peer-as,required" doc:"The routers' AS number."`
 	BFD    bfdDoc       `yaml:"bfd" doc:"Watch the routers by BFD: true, or a map with interval and multiplier." default:"false"`
 	Pos    Pos          `yaml:"-"`
+}
+
+type vrrpDoc struct {
+	ID       at[int]           `yaml:"id" doc:"Added to the last byte of each VIP it makes the VIP's virtual router identifier, from 1 to 255. Routers of the uplink that speak VRRP themselves must have others. The same on both directors." default:"0" min:"0" max:"255"`
+	Priority at[int]           `yaml:"priority,required" doc:"The director with the higher one has the VIPs while it is well." min:"1" max:"254"`
+	Interval at[time.Duration] `yaml:"interval" doc:"Between two advertisements, in whole hundredths of a second from 100ms to 40s. After three of them that are missing the other director takes over. The same on both directors." default:"1s"`
+	Pos      Pos               `yaml:"-"`
 }
 
 type bfdDoc struct {

@@ -404,13 +404,16 @@ func (a *allocator) announce() string {
 	var others []*Director
 	for i := range a.f.Directors {
 		d := &a.f.Directors[i]
-		if b := a.f.Blade(d.Blade); b != nil && b.Zone == a.zone && (d.OSPF != nil || d.BGP != nil) {
+		if b := a.f.Blade(d.Blade); b != nil && b.Zone == a.zone && d.announces() {
 			others = append(others, d)
 		}
 	}
 	slices.SortStableFunc(others, func(x, y *Director) int {
 		return cmp.Compare(a.distance(x), a.distance(y))
 	})
+	if i := slices.IndexFunc(others, func(d *Director) bool { return d.VRRP != nil }); i >= 0 {
+		return beside(*others[i].VRRP, len(others))
+	}
 	if len(others) > 0 && others[0].BGP != nil {
 		b := others[0].BGP
 		return fmt.Sprintf("{bgp: {as: %d, peer-as: %d, bfd: %s}}", b.AS, b.PeerAS, writtenBFD(b.BFD))
@@ -439,6 +442,20 @@ func (a *allocator) sync() string {
 		return ""
 	}
 	return fmt.Sprintf(", sync: %d", number)
+}
+
+// beside writes how the second director of a pair announces; a third one announces nothing.
+func beside(v VRRP, others int) string {
+	const apart = 50
+	switch {
+	case others > 1:
+		return "none"
+	case v.Priority > apart:
+		v.Priority -= apart
+	default:
+		v.Priority += apart
+	}
+	return fmt.Sprintf("{vrrp: {id: %d, priority: %d, interval: %s}}", v.ID, v.Priority, short(v.Interval))
 }
 
 // writtenBFD writes how routers are watched as a policy does.

@@ -14,6 +14,7 @@ func Compile(b policy.Blade) Ruleset {
 	c.fillPorts()
 	c.fillVIPs()
 	c.fillSync()
+	c.fillPair()
 	c.fillFlows()
 	bridge := Table{Family: Bridge, Name: BridgeTable, Counters: counters(BridgeReasons())}
 	bridge.Chains = slices.Concat(
@@ -37,6 +38,7 @@ type compiler struct {
 	segments  map[policy.NetworkName]policy.Segment
 	behind    map[policy.GuestName]policy.Peer // eth1 of every guest of the zone
 	directors []policy.Peer                    // those of directors
+	pair      []policy.Peer                    // eth0 of those that announce by VRRP
 }
 
 func newCompiler(b policy.Blade) *compiler {
@@ -48,6 +50,9 @@ func newCompiler(b policy.Blade) *compiler {
 		c.segments[s.Network] = s
 	}
 	for _, p := range b.Peers {
+		if p.VRRP != nil {
+			c.pair = append(c.pair, p)
+		}
 		if p.Interface != "eth1" {
 			continue
 		}

@@ -119,12 +119,6 @@ func (c *compiler) fillVIPs() {
 
 // fillSync says who hears of whose connections: directors that have a number and a network in common.
 func (c *compiler) fillSync() {
-	at := func(p policy.Peer) string {
-		if p.Blade == c.b.Name {
-			return policy.PortName(p.Guest, p.Interface)
-		}
-		return c.segments[p.Network].Link
-	}
 	for _, from := range c.directors {
 		for _, to := range c.directors {
 			// Nothing between two other blades passes this one.
@@ -133,21 +127,26 @@ func (c *compiler) fillSync() {
 			}
 			for _, a := range from.Addresses {
 				if a.Is4() {
-					c.add(setSync, ifname(at(from)), addr(a), ifname(at(to)))
+					c.add(setSync, ifname(c.at(from)), addr(a), ifname(c.at(to)))
 				}
 			}
 		}
 	}
 }
 
+// at is by which interface of its bridge a guest speaks: its port, or the VLAN link when it is on another blade. It is empty where the
+// blade has no such network.
+func (c *compiler) at(p policy.Peer) string {
+	if p.Blade == c.b.Name {
+		return policy.PortName(p.Guest, p.Interface)
+	}
+	return c.segments[p.Network].Link
+}
+
 // addDirector pins a director's MAC to its port, or to the VLAN link when it is on another blade: what has the MAC and comes from
 // elsewhere is not the director's.
 func (c *compiler) addDirector(p policy.Peer) {
-	at := c.segments[p.Network].Link
-	if p.Blade == c.b.Name {
-		at = policy.PortName(p.Guest, p.Interface)
-	}
-	if at != "" {
+	if at := c.at(p); at != "" {
 		c.add(setDirectors, ifname(at), mac(p.MAC))
 	}
 }

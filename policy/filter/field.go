@@ -19,6 +19,7 @@ const (
 	ARPTarget
 	IPv4Header // version and header length
 	IPv4Fragment
+	IPv4TTL
 	IPv4Protocol
 	IPv4Source
 	IPv4Destination
@@ -33,8 +34,8 @@ const (
 	SourcePort
 	DestinationPort
 	TCPFlags
-	ICMPType // first byte of the transport header, both families
-	ICMPCode
+	ICMPType // first byte of the transport header, both families; of VRRP version and type
+	ICMPCode // second; of VRRP the virtual router
 	NDTarget
 	NDOption // first option of a neighbour message: type, length, address
 	NDOptionType
@@ -108,6 +109,7 @@ var shapes = map[Field]Shape{
 	ARPTarget:           {Text: "arp daddr ip", Type: "ipv4_addr", Bytes: 4, Header: FromNetwork, Offset: 24},
 	IPv4Header:          {Text: "@nh,0,8", Type: "integer", Bytes: 1, Header: FromNetwork, Offset: 0, Raw: true},
 	IPv4Fragment:        {Text: "ip frag-off", Type: "integer", Bytes: 2, Header: FromNetwork, Offset: 6},
+	IPv4TTL:             {Text: "ip ttl", Type: "integer", Bytes: 1, Header: FromNetwork, Offset: 8},
 	IPv4Protocol:        {Text: "ip protocol", Type: "inet_proto", Bytes: 1, Header: FromNetwork, Offset: 9},
 	IPv4Source:          {Text: "ip saddr", Type: "ipv4_addr", Bytes: 4, Header: FromNetwork, Offset: 12},
 	IPv4Destination:     {Text: "ip daddr", Type: "ipv4_addr", Bytes: 4, Header: FromNetwork, Offset: 16},

@@ -48,11 +48,11 @@ func judge() []Rule {
 	}
 	for _, f := range families() {
 		version := is(EtherType, etherType(f.etherType))
-		rules = append(
-			rules,
-			rule(version, in(f.set(kindVIPs), f.dst), follow("to-vip"+f.suffix)),
-			rule(version, in(f.set(kindVIPs), f.src), follow("from-vip"+f.suffix)),
-		)
+		rules = append(rules, rule(version, in(f.set(kindVIPs), f.dst), follow("to-vip"+f.suffix)))
+		if f.suffix == "6" {
+			rules = append(rules, fromFloating(accept()))
+		}
+		rules = append(rules, rule(version, in(f.set(kindVIPs), f.src), follow("from-vip"+f.suffix)))
 	}
 	for _, t := range []byte{ndSolicit, ndAdvertise, ndRouter} {
 		rules = append(rules, icmp6(is(ICMPType, number(t)), accept()))
@@ -106,7 +106,7 @@ func routing() []Rule {
 		for _, from := range fromRouter {
 			rules = append(rules, f.rule(append(from, in(f.set(kindOwn), OutPort, EtherDestination, f.dst), accept())...))
 		}
-		rules = append(rules, vrrp(f))
+		rules = append(rules, vrrp(f), vrrpPair(f))
 	}
 	return append(append(rules, bfdLinkLocal()...), ipvsSync())
 }
@@ -121,13 +121,13 @@ func ipvsSync() Rule {
 
 func isLinkLocal(f Field) Match { return masked(f, address("ffc0::"), address("fe80::")) }
 
-// vrrp lets a network's routers find each other past our bridge.
+// vrrp lets a network's routers find each other past our bridge. Directors that speak it themselves hear none of it.
 func vrrp(f family) Rule {
 	from := Statement(in(f.set(kindRouters), InPort, f.src))
 	if f.suffix == "6" {
 		from = isLinkLocal(f.src)
 	}
-	return f.rule(is(f.proto, number(protoVRRP)), in(setLinks, InPort), from, is(f.dst, address(vrrpGroup[f.suffix])), accept())
+	return f.rule(is(f.proto, number(protoVRRP)), in(setLinks, InPort), from, is(f.dst, address(vrrpGroup[f.suffix])), notIn(setVRRP, OutPort), accept())
 }
 
 // bfdLinkLocal lets BFD follow OSPFv3, whose sessions run between link-local addresses.

@@ -124,6 +124,8 @@ func (ip IP) transport() []byte {
 		checksum = 6
 	case protoICMP, protoICMPv6:
 		return ip.icmp()
+	case protoVRRP:
+		return append([]byte{ip.Type, ip.Code}, make([]byte, 22)...)
 	default:
 		return make([]byte, 24)
 	}

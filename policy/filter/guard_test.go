@@ -78,6 +78,16 @@ var narrow = map[string]bool{
 	"judge: ct state established,related accept":                                                                    true,
 	"judge: ether type 0x0800 @nh,0,8 0x45 ip saddr . ip daddr . ip protocol . th dport @derived4 goto admit-check": true,
 	"judge: ether type 0x86dd ip6 saddr . ip6 daddr . ip6 nexthdr . th dport @derived6 goto admit-check":            true,
+	// Those of floating VIPs: each pins port, MAC and VIP, or the VLAN's link and the VIP that it asks for.
+	"guest-arp: ether type 0x0806 iifname . ether saddr . arp saddr ether . arp saddr ip @float-arp iifname . arp daddr ip @net4 return":                                            true,
+	"link-arp: ether type 0x0806 iifname . ether saddr . arp saddr ether . arp saddr ip @float-arp iifname . arp daddr ip @net4 return":                                             true,
+	"link-arp: ether type 0x0806 arp operation 1 iifname . arp daddr ip @float-ask iifname . arp saddr ip @net4 iifname . arp saddr ip != @local4 arp saddr ip != @vips4 return":    true,
+	"guest-nd: ether type 0x86dd meta l4proto 58 @th,0,8 0x88 ip6 length 32 iifname . ether saddr . @th,64,128 . @th,192,64 @float-nd return":                                       true,
+	"link-nd: ether type 0x86dd meta l4proto 58 @th,0,8 0x88 ip6 length 32 iifname . ether saddr . @th,64,128 . @th,192,64 @float-nd return":                                        true,
+	"link-nd: ether type 0x86dd meta l4proto 58 @th,0,8 0x87 ip6 saddr != :: ip6 saddr != @vips6 iifname . @th,64,128 @float-ask-nd return":                                         true,
+	"guest6: ether type 0x86dd meta l4proto 58 @th,0,8 0x88 iifname . ether saddr . ip6 saddr @float-from iifname . ether saddr . @th,64,128 . @th,192,64 @float-nd notrack return": true,
+	"judge: ether type 0x86dd meta l4proto 58 @th,0,8 0x88 iifname . ether saddr . ip6 saddr @float-from iifname . ether saddr . @th,64,128 . @th,192,64 @float-nd accept":          true,
+	"guest6: ether type 0x86dd ip6 nexthdr 112 iifname @vrrp iifname . ether saddr . ip6 saddr @own6 return":                                                                        true,
 }
 
 // guarded lists the chains that hold guards or lead to them: those at prerouting, and the slow way of forward.

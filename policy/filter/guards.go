@@ -87,12 +87,19 @@ func byType(side string) []Rule {
 	}
 }
 
-// arpGuards hold on both sides: requests and replies of IPv4 over Ethernet, and never for or from a VIP.
-func arpGuards() []Rule {
+// arpForm holds on both sides: requests and replies of IPv4 over Ethernet.
+func arpForm() []Rule {
 	arp := is(EtherType, etherType(typeARP))
 	return []Rule{
 		rule(arp, isNot(ARPHeader, arpOverEthernet), deny(BadARP)),
 		rule(arp, isNot(ARPOperation, []byte{0, 1}), isNot(ARPOperation, []byte{0, 2}), deny(BadARP)),
+	}
+}
+
+// arpVIPs hold on both sides: never for or from a VIP.
+func arpVIPs() []Rule {
+	arp := is(EtherType, etherType(typeARP))
+	return []Rule{
 		rule(arp, in(ipv4.set(kindVIPs), ARPSender), deny(VIPARP)),
 		rule(arp, in(ipv4.set(kindVIPs), ARPTarget), deny(VIPARP)),
 	}
@@ -101,25 +108,23 @@ func arpGuards() []Rule {
 func guestARP() []Rule {
 	arp := is(EtherType, etherType(typeARP))
 	own := ipv4.set(kindOwn)
-	return append(
-		arpGuards(),
+	return slices.Concat(arpForm(), []Rule{floatingARP()}, arpVIPs(), []Rule{
 		// A probe for its own address (RFC 5227) has no sender yet.
 		rule(arp, is(ARPSender, address("0.0.0.0")), in(own, InPort, ARPSenderMAC, ARPTarget), done()),
 		rule(arp, notIn(own, InPort, ARPSenderMAC, ARPSender), deny(SpoofedARP)),
 		rule(arp, in(ipv4.set(kindNet), InPort, ARPTarget), done()),
 		rule(deny(BadARP)),
-	)
+	})
 }
 
 func linkARP() []Rule {
 	arp := is(EtherType, etherType(typeARP))
-	return append(
-		arpGuards(),
+	return slices.Concat(arpForm(), []Rule{floatingARP()}, askedARP(), arpVIPs(), []Rule{
 		rule(arp, isNot(ARPSender, address("0.0.0.0")), notIn(ipv4.set(kindNet), InPort, ARPSender), deny(BadARP)),
 		rule(arp, in(ipv4.set(kindLocal), InPort, ARPSender), deny(SpoofedARP)),
 		rule(arp, in(ipv4.set(kindNet), InPort, ARPTarget), done()),
 		rule(deny(BadARP)),
-	)
+	})
 }
 
 // icmpRouting are ICMP types by which a host changes its routes: redirect, router advertisement and solicitation (RFC 792, 1256).
@@ -171,9 +176,10 @@ func headerGuards(protocols ...byte) []Rule {
 func guestIPv6() []Rule {
 	v6 := is(EtherType, etherType(ipv6.etherType))
 	return append(
-		headerGuards(protoTCP, protoUDP, protoICMPv6, protoOSPF),
+		append([]Rule{vrrpOut()}, headerGuards(protoTCP, protoUDP, protoICMPv6, protoOSPF)...),
 		rule(v6, is(Protocol, number(protoICMPv6)), jump("guest-icmp6")),
 		rule(v6, is(Protocol, number(protoUDP)), is(SourcePort, port(547)), deny(DHCPServer)),
+		fromFloating(done(), Notrack{}),
 		rule(v6, in(ipv6.set(kindVIPs), IPv6Source), deny(SpoofedVIP)),
 		// A neighbour solicitation without a source has passed its own guard.
 		rule(v6, is(IPv6Source, address("::")), is(Protocol, number(protoICMPv6)), is(ICMPType, number(ndSolicit)), done()),

@@ -191,6 +191,8 @@ func (j judgement) guardARP() (Verdict, bool) {
 	switch {
 	case a.Operation != 1 && a.Operation != 2:
 		return drop(BadARP, "requests and replies only"), true
+	case j.claimsARP() || j.asksARP():
+		return Verdict{}, false
 	case j.isVIP(a.Sender) || j.isVIP(a.Target):
 		return drop(VIPARP, "nobody speaks ARP for a VIP"), true
 	case j.in.guest() && a.Sender == none && a.SenderMAC == j.in.port.MAC && j.in.owns(a.Target):
@@ -239,6 +241,9 @@ func (j judgement) guardSource() (Verdict, bool) {
 
 func (j judgement) guardIPv6() (Verdict, bool) {
 	ip := j.p.IP
+	if j.speaksVRRP() {
+		return Verdict{}, false
+	}
 	allowed := []uint8{protoTCP, protoUDP, protoICMPv6, protoOSPF}
 	if j.in.link() {
 		allowed = append(allowed, protoVRRP)
@@ -260,6 +265,8 @@ func (j judgement) guardIPv6() (Verdict, bool) {
 	case ip.Protocol == protoUDP && ip.Piece != LaterFragment && ip.SourcePort == 547:
 		return drop(DHCPServer, "guests serve no DHCPv6"), true
 	case ip.Source.IsUnspecified() && ip.Protocol == protoICMPv6 && ip.Piece != LaterFragment && ip.Type == ndSolicit:
+		return Verdict{}, false
+	case j.fromFloating():
 		return Verdict{}, false
 	}
 	return j.guardSource()

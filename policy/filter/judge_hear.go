@@ -25,6 +25,8 @@ func (j judgement) hear() Verdict {
 		return allow("ARP among neighbours", policy.Pos{})
 	case j.isVIP(ip.Destination):
 		return j.toVIP()
+	case j.fromFloating():
+		return allow("a director says that it has the VIP", policy.Pos{})
 	case j.isVIP(ip.Source):
 		return j.fromVIP()
 	case ip.Protocol == protoICMPv6 && ip.Destination.Is6() && ip.Piece != LaterFragment &&
@@ -209,6 +211,9 @@ func (j judgement) toVIP() Verdict {
 	ip := j.p.IP
 	if j.in.guest() {
 		return j.guestClient()
+	}
+	if j.triesND() {
+		return j.tryND()
 	}
 	if j.out.place == serverService && j.serves(j.out, ip.Destination) {
 		return j.toServer()

@@ -27,6 +27,8 @@ func (j judgement) guardICMPv6() (Verdict, bool) {
 		return Verdict{}, false
 	case j.local(ip.Source):
 		return drop(SpoofedND, "a guest of this blade speaks by its own port"), true
+	case j.claimsND() || j.asksND():
+		return Verdict{}, false
 	case j.isVIP(ip.Neighbour.Target):
 		return drop(VIPND, "nobody speaks neighbour discovery for a VIP"), true
 	case (ip.Type == ndAdvertise || ip.Source.IsUnspecified()) && j.local(ip.Neighbour.Target):

@@ -114,7 +114,7 @@ func (j judgement) routing() bool {
 	case ip.Protocol == protoUDP && ip.DestinationPort == syncPort && ip.Destination == netip.MustParseAddr(syncGroup):
 		return ip.Piece == Whole && j.syncs()
 	case ip.Protocol == protoVRRP:
-		return j.in.link() && j.fromRouter() && ip.Destination == netip.MustParseAddr(vrrpGroup[f.suffix])
+		return ip.Destination == netip.MustParseAddr(vrrpGroup[f.suffix]) && (j.in.link() && j.fromRouter() && !j.hearsPair() || j.advertises())
 	case !router.link() || director.place != directorUplink:
 		return false
 	case ip.Protocol == protoOSPF:
@@ -127,12 +127,7 @@ func (j judgement) routing() bool {
 
 // syncs says whether a director tells one of its own number, which is where the packet goes, of its connections.
 func (j judgement) syncs() bool {
-	is := func(p policy.Peer, e end) bool {
-		if p.Blade == j.b.Name {
-			return e.guest() && e.port.Guest == p.Guest && e.port.Interface == p.Interface
-		}
-		return e.link() && e.segment.Network == p.Network
-	}
+	is := j.at
 	for _, from := range j.b.Peers {
 		if from.Sync == 0 || !slices.Contains(from.Addresses, j.p.IP.Source) || !is(from, j.in) {
 			continue
@@ -144,6 +139,14 @@ func (j judgement) syncs() bool {
 		}
 	}
 	return false
+}
+
+// at says whether a guest's interface speaks by an end of the bridge: its port, or the VLAN link when it is on another blade.
+func (j judgement) at(p policy.Peer, e end) bool {
+	if p.Blade == j.b.Name {
+		return e.guest() && e.port.Guest == p.Guest && e.port.Interface == p.Interface
+	}
+	return e.link() && e.segment.Network == p.Network
 }
 
 func (j judgement) fromRouter() bool {

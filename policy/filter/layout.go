@@ -74,6 +74,7 @@ func layout() []Set {
 	for _, f := range families() {
 		sets = append(sets, f.layout()...)
 	}
+	sets = append(sets, pairLayout()...)
 	return sets
 }
 

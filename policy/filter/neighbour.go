@@ -63,6 +63,7 @@ func guestND() []Rule {
 	unspecified := is(IPv6Source, address("::"))
 	return append(
 		ndForm(),
+		floatingND(),
 		icmp6(in(setNDVIPs, NDTarget), deny(VIPND)),
 		icmp6(notIn(setNDNetworks, InPort, NDTarget), deny(BadND)),
 		icmp6(unspecified, solicit, notIn(setNDTargets, target...), deny(SpoofedND)),
@@ -100,6 +101,8 @@ func linkND() []Rule {
 		icmp6(is(ICMPType, number(ndRouter)), fromLink, done()),
 		icmp6(is(ICMPType, number(ndRouter)), deny(RouterAdvert)),
 		icmp6(in(ipv6.set(kindLocal), InPort, IPv6Source), deny(SpoofedND)),
+		floatingND(),
+		askedND(),
 		icmp6(in(setNDVIPs, NDTarget), deny(VIPND)),
 		// A guest's address is asked for from there, but neither announced nor probed for.
 		icmp6(is(ICMPType, number(ndAdvertise)), in(setNDLocal, InPort, NDTarget), deny(SpoofedND)),

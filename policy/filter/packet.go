@@ -35,7 +35,7 @@ type IP struct {
 	SourcePort          uint16
 	DestinationPort     uint16
 	Flags               policy.TCPFlags
-	Type, Code          uint8      // ICMP
+	Type, Code          uint8      // ICMP; of VRRP version with type, and virtual router
 	Neighbour           *Neighbour // of a neighbour solicitation or advertisement
 	Quoted              *Quoted    // of an ICMP error
 }

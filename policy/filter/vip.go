@@ -105,12 +105,18 @@ func (f family) toVIP() []Rule {
 		rule(in(setPorts, InPort), in(setPorts, OutPort), deny(VIPClient)),
 		rule(in(setPorts, InPort), jump(RulesChain)),
 		rule(in(setPorts, InPort), deny(NoRule)),
+	}
+	if f.suffix == "6" {
+		rules = append(rules, triedND()...)
+	}
+	rules = append(
+		rules,
 		f.whole(in(f.set(kindInClients), toPort...), client, accept()),
 		f.whole(in(f.set(kindInClients), toPort...), deny(VIPClient)),
 		f.whole(in(f.set(kindIn), toPort...), deny(VIPClient)),
 		rule(version(f), in(f.set(kindAtServer), OutPort, f.dst), follow("rs-in"+f.suffix)),
 		f.laterFragment(in(f.set(kindFragDir), OutPort, f.dst), fragmentLimit, accept()),
-	}
+	)
 	rules = append(
 		rules,
 		f.firstFragment(in(f.set(kindIn), OutPort, f.dst, Protocol, DestinationPort), notIn(f.set(kindGuests), f.src), accept()),

@@ -12,7 +12,7 @@ import (
 const (
 	etherIPv4, etherARP, etherVLAN, etherQinQ, etherIPv6 = 0x0800, 0x0806, 0x8100, 0x88a8, 0x86dd
 
-	protocolICMP, protocolTCP, protocolUDP, protocolFragment, protocolICMPv6 = 1, 6, 17, 44, 58
+	protocolICMP, protocolTCP, protocolUDP, protocolFragment, protocolICMPv6, protocolVRRP = 1, 6, 17, 44, 58, 112
 )
 
 // packet reads what an event shows of its packet: as much of each header as the kernel hands over. A header that is cut off or not known
@@ -84,7 +84,7 @@ func ipv6Of(b []byte) *filter.IP {
 
 func readTransport(ip *filter.IP, b []byte) {
 	switch {
-	case (ip.Protocol == protocolICMP || ip.Protocol == protocolICMPv6) && len(b) >= 2:
+	case (ip.Protocol == protocolICMP || ip.Protocol == protocolICMPv6 || ip.Protocol == protocolVRRP) && len(b) >= 2:
 		ip.Type, ip.Code = b[0], b[1]
 	case ip.Protocol == protocolTCP && len(b) >= 14:
 		ip.Flags = policy.TCPFlags(b[13])

@@ -36,11 +36,20 @@ const (
 	toolMeta    = 9
 	toolConcat  = 13
 
-	toolIPv4            = 12
-	toolIPv4Destination = 12
-	toolIPv6            = 13
-	toolIPv6Destination = 9
+	toolIPv4  = 12
+	toolIPv6  = 13
+	toolEther = 17
 )
+
+// toolField is a header of the tool's and a field of it.
+type toolField struct{ protocol, field uint32 }
+
+// toolFields are the fields of our raw sets that the tool has names for. What it has none for it describes by its place.
+var toolFields = map[filter.Field]toolField{
+	filter.EtherSource: {toolEther, 2},
+	filter.IPv4Source:  {toolIPv4, 11}, filter.IPv4Destination: {toolIPv4, 12},
+	filter.IPv6Source: {toolIPv6, 8}, filter.IPv6Destination: {toolIPv6, 9},
+}
 
 // Byte orders of a set's key: none for a concatenation.
 const (
@@ -102,15 +111,9 @@ func expression(f filter.Field) []byte {
 		data := attributeNumber(nil, udataMetaKey, uint32(metaKey(shape.Meta)))
 		return attribute(attributeNumber(nil, udataExpression, toolMeta), udataData, data)
 	}
-	var data []byte
-	switch {
-	case f == filter.IPv4Destination:
-		data = attributeNumber(attributeNumber(nil, udataPayloadProtocol, toolIPv4), udataPayloadField, toolIPv4Destination)
-	case f == filter.IPv6Destination:
-		data = attributeNumber(attributeNumber(nil, udataPayloadProtocol, toolIPv6), udataPayloadField, toolIPv6Destination)
-	default:
-		data = attributeNumber(nil, udataPayloadProtocol, 0)
-		data = attributeNumber(data, udataPayloadField, 0)
+	named, ok := toolFields[f]
+	data := attributeNumber(attributeNumber(nil, udataPayloadProtocol, named.protocol), udataPayloadField, named.field)
+	if !ok {
 		data = attributeNumber(data, udataPayloadBase, toolBase(shape.Header))
 		data = attributeNumber(data, udataPayloadOffset, uint32(shape.Offset*8))
 		data = attributeNumber(data, udataPayloadLength, uint32(shape.Bytes*8))

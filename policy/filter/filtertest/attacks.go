@@ -35,7 +35,8 @@ type scene struct {
 	other    map[bool]netip.Addr // the victim's, on the same network
 	role     policy.Role
 	guest    policy.GuestName
-	director bool // announces by OSPF
+	director bool         // announces by OSPF
+	pair     *policy.Peer // the director whose port it is, where it announces by VRRP
 	out      []Attack
 }
 
@@ -59,6 +60,7 @@ func Attacks(b policy.Blade, guest policy.GuestName) []Attack {
 			}
 			s.onlyIPv4()
 			s.onlyIPv6()
+			s.ofPair()
 			out = append(out, s.out...)
 		}
 	}
@@ -81,6 +83,11 @@ func newScene(b policy.Blade, g policy.Guest, p policy.Port) *scene {
 		s.victim = peer.MAC
 		for _, a := range peer.Addresses {
 			s.other[a.Is6()] = a
+		}
+	}
+	for _, peer := range b.Peers {
+		if peer.VRRP != nil && peer.MAC == p.MAC {
+			s.pair = &peer
 		}
 	}
 	s.director = g.Balancer != nil && g.Balancer.Announce.OSPF != nil && s.segment.Role == policy.NetworkUplink
@@ -159,11 +166,14 @@ func (s *scene) arp() {
 	wrong.ARP.SenderMAC = s.victim
 	s.add("ARP reply with another MAC inside", filter.SpoofedARP, wrong)
 	for _, vip := range s.vipsOf(false) {
+		s.add("ARP request for a VIP", filter.VIPARP, s.announce(own, vip))
+		if s.pair != nil {
+			continue
+		}
 		s.add("gratuitous ARP for a VIP", filter.VIPARP, s.announce(vip, vip))
 		ask := s.announce(vip, other)
 		ask.ARP.Operation = 1
 		s.add("ARP request from a VIP", filter.VIPARP, ask)
-		s.add("ARP request for a VIP", filter.VIPARP, s.announce(own, vip))
 	}
 	s.add("ARP about a stranger", filter.BadARP, s.announce(own, netip.MustParseAddr("198.18.0.7")))
 	odd := s.announce(own, other)
@@ -193,6 +203,7 @@ func LinkAttacks(b policy.Blade) []Attack {
 			s.in, s.mac, s.guest = s.segment.Link, RouterMAC, ""
 			s.impersonate(p)
 			s.intrude(p)
+			s.intrudeOnPair(p)
 			out = append(out, s.out...)
 		}
 	}

@@ -82,7 +82,7 @@ func (s *scene) addresses(v6 bool) {
 	unicast.Destination = RouterMAC
 	s.add("multicast address in a unicast frame", filter.Multicast, unicast)
 	vrrp := filter.Multicast
-	if v6 {
+	if v6 && s.pair == nil {
 		vrrp = filter.IPv6Extension // no header that a guest may have
 	}
 	s.add("VRRP", vrrp, s.packet(filter.IP{Source: own, Destination: netip.MustParseAddr(all), HopLimit: 255, Protocol: 112}))

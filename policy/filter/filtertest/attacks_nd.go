@@ -66,7 +66,9 @@ func (s *scene) claims(own, other netip.Addr) {
 	probe.Type, probe.Neighbour.Options = 135, nil
 	s.add("duplicate address probe for a neighbour's", filter.SpoofedND, s.packet(probe))
 	for _, vip := range s.vipsOf(true) {
-		s.add("advertisement of a VIP", filter.VIPND, s.packet(s.advert(own, vip, s.mac)))
+		if s.pair == nil {
+			s.add("advertisement of a VIP", filter.VIPND, s.packet(s.advert(own, vip, s.mac)))
+		}
 		ask := s.advert(own, vip, s.mac)
 		ask.Type, ask.Neighbour.Options[0].Type = 135, 1
 		s.add("solicitation for a VIP", filter.VIPND, s.packet(ask))

@@ -11,7 +11,7 @@ import (
 // Fleet draws a small fleet as policy files: one zone, two blades, some directors, real servers, services and rules, in every
 // mixture that a policy allows.
 func Fleet(seed uint64) []policy.File {
-	f := fleet{rand: rand.New(rand.NewPCG(seed, 2))}
+	f := fleet{rand: rand.New(rand.NewPCG(seed, 2)), vrrp: seed%3 == 1}
 	text := `zones: [z]
 sites: [s]
 networks:
@@ -30,6 +30,7 @@ type fleet struct {
 	names     []string // services
 	directors int
 	servers   int
+	vrrp      bool // two directors announce by it, and the VIPs lie in the uplink
 }
 
 func (f *fleet) one(n int) bool { return f.rand.IntN(n) == 0 }
@@ -50,11 +51,11 @@ func (f *fleet) services() string {
 	for i := range 1 + f.rand.IntN(5) {
 		name := fmt.Sprintf("service-%d", i)
 		f.names = append(f.names, name)
-		vips := fmt.Sprintf(`203.0.113.%d, "2001:db8:5::%d"`, 10+i, 10+i)
+		vips := f.vips(10 + i)
 		ports := f.some("80/tcp", "443/tcp", "53/udp", "53/tcp", "8000-8009/tcp", "5060-5062/udp")
 		if i > 0 && f.one(3) {
 			// The VIPs of the service before, on ports that it does not have.
-			vips, ports = fmt.Sprintf(`203.0.113.%d, "2001:db8:5::%d"`, 9+i, 9+i), fmt.Sprintf("%d/tcp, %d/udp", 9000+i, 9100+i)
+			vips, ports = f.vips(9+i), fmt.Sprintf("%d/tcp, %d/udp", 9000+i, 9100+i)
 		}
 		if f.one(4) {
 			vips = vips[:strings.Index(vips, ",")]
@@ -71,6 +72,13 @@ func (f *fleet) services() string {
 	return b
 }
 
+func (f *fleet) vips(host int) string {
+	if f.vrrp {
+		return fmt.Sprintf(`192.0.2.%d, "2001:db8:111::%d"`, host, host)
+	}
+	return fmt.Sprintf(`203.0.113.%d, "2001:db8:5::%d"`, host, host)
+}
+
 func (f *fleet) guests() string {
 	announce := []string{
 		"", ", announce: {ospf: {area: 0.0.0.0, hello: 1s, dead: 4s, bfd: true}}", ", announce: {ospf: {area: 0.0.0.0, hello: 1s, dead: 4s}}",
@@ -80,6 +88,12 @@ func (f *fleet) guests() string {
 	f.directors, f.servers = 1+f.rand.IntN(3), 1+f.rand.IntN(5)
 	b := "directors:\n"
 	for i := range f.directors {
+		if f.vrrp {
+			announce = []string{", announce: none"}
+		}
+		if f.vrrp && i < 2 {
+			announce = []string{fmt.Sprintf(", announce: {vrrp: {id: 40, priority: %d}}", 100+i)}
+		}
 		b += fmt.Sprintf(
 			"  d%d: {blade: b%d, eth0: {network: up, addresses: [%s]}, eth1: {network: in, addresses: [%s]}%s%s}\n",
 			i, 1+f.rand.IntN(2), pair("192.0.2", "111", 2+i, false), pair("10.12.0", "120", 2+i, false), pick(f.rand, announce), pick(f.rand, sync),

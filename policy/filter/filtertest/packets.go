@@ -103,7 +103,8 @@ func (s *Source) one(n int) bool { return s.rand.IntN(n) == 0 }
 func (s *Source) Next() (filter.Packet, policy.Segment) {
 	segment := pick(s.rand, s.blade.Segments)
 	draws := []func(policy.Segment) filter.Packet{
-		s.request, s.request, s.direct, s.answer, s.answer, s.plain, s.plain, s.plain, s.check, s.probe, s.probe, s.routing, s.sync, s.arp, s.arp, s.neighbour, s.neighbour,
+		s.request, s.request, s.direct, s.answer, s.answer, s.plain, s.plain, s.plain, s.check, s.probe, s.probe, s.routing, s.sync, s.pair, s.pair, s.arp, s.arp,
+		s.neighbour, s.neighbour,
 		s.icmpError, s.oddICMP, s.oddFrame, s.dhcp, s.impostor,
 	}
 	p := pick(s.rand, draws)(segment)
@@ -159,7 +160,7 @@ func (s *Source) fitICMP(ip *filter.IP) {
 	if !icmp || ip.Quoted != nil && ip.Quoted.Source.Is4() == v6 {
 		ip.Quoted = nil
 	}
-	if !icmp {
+	if !icmp && ip.Protocol != 112 {
 		ip.Type, ip.Code = 0, 0
 	}
 }
