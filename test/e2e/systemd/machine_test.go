@@ -35,7 +35,7 @@ func up(t *testing.T, name string) machine {
 	if name = fmt.Sprintf("%s-%d", name, os.Getpid()); os.Getenv("LAB_NAME") != "" {
 		name = os.Getenv("LAB_NAME") + "-" + name
 	}
-	l, err := lab.Up(t.Context(), lab.Options{Name: name, Binary: binary, Systemd: true, Limit: 15 * time.Minute, Log: t.Output()})
+	l, err := lab.Up(t.Context(), lab.Options{Name: name, Binary: binary, Systemd: true, Limit: 30 * time.Minute, Log: t.Output()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,7 +14,7 @@ import (
 // unit says why.
 const most = 87
 
-// TestPackagesComeAndGo installs, upgrades, removes and purges on a blade with a running guest that is asked without a pause.
+// TestPackagesComeAndGo installs, restarts the machine, upgrades, removes and purges, on a blade with a running guest that is asked without a pause.
 func TestPackagesComeAndGo(t *testing.T) {
 	m := up(t, "packages")
 	for _, step := range []struct {
@@ -24,6 +24,7 @@ func TestPackagesComeAndGo(t *testing.T) {
 		{"install", installs},
 		{"capabilities", capabilities},
 		{"exposure", exposure},
+		{"boot", boots},
 		{"guest", guest},
 		{"upgrade", upgrades},
 		{"watchdog", watchdog},
