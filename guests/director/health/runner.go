@@ -66,7 +66,7 @@ type runningCheck struct {
 func watch(ctx context.Context, c policy.Check, results chan<- Result, probe Probe) {
 	timer := time.NewTimer(rand.N(min(max(c.Interval, 1), FirstWithin)))
 	defer timer.Stop()
-	v := verdict{rise: c.Rise, fall: c.Fall}
+	v := Verdict{Rise: c.Rise, Fall: c.Fall}
 	var told Result
 	for {
 		select {
@@ -80,18 +80,18 @@ func watch(ctx context.Context, c policy.Check, results chan<- Result, probe Pro
 		if ctx.Err() != nil {
 			return
 		}
-		was := v.state
+		was := v.State
 		r := told
 		switch {
-		case v.add(err == nil):
-			r = Result{ID: c.ID, State: v.state, Since: began, Took: time.Since(began), Back: was == Down && v.state == Up, Answer: answer}
+		case v.Add(err == nil):
+			r = Result{ID: c.ID, State: v.State, Since: began, Took: time.Since(began), Back: was == Down && v.State == Up, Answer: answer}
 			if err != nil {
 				r.Reason = err.Error()
 			}
-		case err == nil && v.state == Up && answer != told.Answer:
+		case err == nil && v.State == Up && answer != told.Answer:
 			r.Answer = answer
 		default:
-			if v.state == Unknown { // a director that has just begun waits for the verdict
+			if v.State == Unknown { // a director that has just begun waits for the verdict
 				timer.Reset(time.Until(began.Add(c.Interval / FirstShare)))
 			}
 			continue
@@ -108,44 +108,12 @@ func watch(ctx context.Context, c policy.Check, results chan<- Result, probe Pro
 func once(ctx context.Context, c policy.Check, probe Probe) (Answer, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	defer bound(c.Timeout, func() { cancel(errTimeout) })()
+	defer Bound(c.Timeout, func() { cancel(errTimeout) })()
 	answer, err := probe(ctx, c)
 	if err != nil && errors.Is(context.Cause(ctx), errTimeout) {
 		return Answer{}, timeoutError{c.Timeout, err}
 	}
 	return answer, err
-}
-
-// late is by how much a timer may be late on a busy machine that nobody stopped.
-const late = 5 * time.Millisecond
-
-// bound calls end after a time in which this process ran. A machine that stood still (paused, migrated, starved of its processor) finds all
-// its deadlines over and the answers unread; the time that it was away is no server's fault. A timer that comes late says how long that
-// was, and is put off by as much, together no longer than the time itself. Probes have no other deadline, so that no library keeps one of
-// its own.
-func bound(timeout time.Duration, end func()) (stop func()) {
-	var mu sync.Mutex
-	var timer *time.Timer
-	due, grace := time.Now().Add(timeout), timeout
-	mu.Lock()
-	defer mu.Unlock()
-	timer = time.AfterFunc(timeout, func() {
-		mu.Lock()
-		defer mu.Unlock()
-		away := min(time.Since(due), grace)
-		if away < late {
-			end()
-			return
-		}
-		grace -= away
-		due = time.Now().Add(away)
-		timer.Reset(away)
-	})
-	return func() {
-		mu.Lock()
-		defer mu.Unlock()
-		timer.Stop()
-	}
 }
 
 var errTimeout = errors.New("timeout")
@@ -158,29 +126,3 @@ type timeoutError struct {
 
 func (e timeoutError) Error() string { return "no answer within " + e.after.String() }
 func (e timeoutError) Unwrap() error { return e.err }
-
-// verdict counts successes and failures in a row. The first success is a first verdict, a failure is one as often in a row as it takes later: a
-// probe that is lost while a director boots must not have it announce without a server that is well.
-type verdict struct {
-	rise, fall int
-	state      State
-	run        int // probes in a row that speak against state
-}
-
-// add takes one probe's outcome and says whether the state changed by it.
-func (v *verdict) add(ok bool) bool {
-	says, need := Down, max(v.fall, 1)
-	if ok {
-		says, need = Up, max(v.rise, 1)
-	}
-	if v.state == says {
-		v.run = 0
-		return false
-	}
-	v.run++
-	if v.run < need && (v.state != Unknown || !ok) {
-		return false
-	}
-	v.state, v.run = says, 0
-	return true
-}

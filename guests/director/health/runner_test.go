@@ -240,13 +240,13 @@ func TestVerdict(t *testing.T) {
 		{3, 1, "-+++-", "d..ud"},
 		{2, 2, "+-+-+-", "u....."},
 	} {
-		v := verdict{rise: c.rise, fall: c.fall}
+		v := Verdict{Rise: c.rise, Fall: c.fall}
 		got := ""
 		for _, p := range c.probes {
-			switch changed := v.add(p == '+'); {
+			switch changed := v.Add(p == '+'); {
 			case !changed:
 				got += "."
-			case v.state == Up:
+			case v.State == Up:
 				got += "u"
 			default:
 				got += "d"
