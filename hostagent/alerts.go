@@ -50,7 +50,7 @@ func (a *Agent) wrong() []alert.Alert {
 }
 
 // directorAlerts is what is wrong in one director's answer. A server that is down on several VIPs and ports of a service is one
-// alert that names them all.
+// alert that names them all, and so are VIPs from which nobody is heard.
 func directorAlerts(g policy.Guest, site policy.SiteName, s channel.Status) []alert.Alert {
 	type subject struct {
 		kind    alert.Kind
@@ -78,6 +78,13 @@ func directorAlerts(g policy.Guest, site policy.SiteName, s channel.Status) []al
 		for _, d := range v.Destinations {
 			if !d.Up && strings.HasPrefix(d.Reason, "down") {
 				merge(alert.Alert{Kind: alert.ServerDown, Service: v.Service, VIPs: []netip.Addr{v.VIP}, RealServer: d.Guest, Site: sites()[d.Guest], Reason: d.Reason})
+			}
+			switch {
+			case !d.Unheard:
+			case strings.HasPrefix(d.Reason, "vip missing"):
+				merge(alert.Alert{Kind: alert.VIPMissing, Service: v.Service, VIPs: []netip.Addr{v.VIP}, RealServer: d.Guest, Site: sites()[d.Guest], Reason: d.Reason})
+			case d.Weight > 0:
+				merge(alert.Alert{Kind: alert.VIPUnheard, VIPs: []netip.Addr{v.VIP}, Site: site, Reason: "by no real server of a site: a router may filter the answers; weights are kept"})
 			}
 		}
 	}

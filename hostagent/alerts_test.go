@@ -11,7 +11,8 @@ import (
 	"github.com/bladenet/bladenet/policy"
 )
 
-// TestDirectorAlerts: a server that is down is one alert a service with all its VIPs and its site; what is drained or not checked yet is none.
+// TestDirectorAlerts: a server that is down is one alert a service with all its VIPs and its site; what is drained or not checked yet is none. One
+// whose VIP is missing is another alert, and VIPs of which nobody is heard are one for all.
 func TestDirectorAlerts(t *testing.T) {
 	vip4, vip6 := netip.MustParseAddr("203.0.113.10"), netip.MustParseAddr("2001:db8:5::10")
 	dest := func(name policy.GuestName, up bool, reason string) channel.DestinationStatus {
@@ -35,7 +36,27 @@ func TestDirectorAlerts(t *testing.T) {
 		{Kind: alert.ServiceDown, Service: "www", VIPs: []netip.Addr{vip6}, Site: "lombarderie", Director: "dir-1", Reason: "too few real servers are up"},
 		{Kind: alert.VIPWithdrawn, VIPs: []netip.Addr{vip6}, Site: "lombarderie", Director: "dir-1", Reason: "www has 1 of 2 real servers that it needs"},
 	}
-	if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
+	same := cmp.Comparer(func(a, b netip.Addr) bool { return a == b })
+	if diff := cmp.Diff(want, got, same); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+
+	unheard := func(name policy.GuestName, weight int, reason string) channel.DestinationStatus {
+		return channel.DestinationStatus{Guest: name, Up: true, Unheard: true, Weight: weight, Reason: reason}
+	}
+	missing := []channel.DestinationStatus{unheard("www-1", 0, "vip missing or filtered"), dest("www-2", true, "")}
+	kept := []channel.DestinationStatus{unheard("www-1", 100, "no probe"), unheard("www-2", 100, "no probe"), unheard("www-3", 0, "drained")}
+	other := service(netip.MustParseAddr("203.0.113.11"), 80, true, kept...)
+	other.Service = "shop"
+	got = directorAlerts(g, "lombarderie", channel.Status{Services: []channel.ServiceStatus{service(vip4, 80, true, missing...), service(vip6, 80, true, kept...), other}})
+	want = []alert.Alert{
+		{Kind: alert.VIPMissing, Service: "www", VIPs: []netip.Addr{vip4}, RealServer: "www-1", Site: "lombarderie", Director: "dir-1", Reason: "vip missing or filtered"},
+		{
+			Kind: alert.VIPUnheard, VIPs: []netip.Addr{vip6, other.VIP}, Site: "lombarderie", Director: "dir-1",
+			Reason: "by no real server of a site: a router may filter the answers; weights are kept",
+		},
+	}
+	if diff := cmp.Diff(want, got, same); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }

@@ -29,6 +29,7 @@ func (a *Agent) writeDirectorMetrics(x *exposition, blade policy.Blade) {
 		value            func(channel.DestinationStatus) any
 	}{
 		{"destination_up", "gauge", "1 while a real server is up for a service.", func(d channel.DestinationStatus) any { return number(d.Up) }},
+		{"destination_unheard", "gauge", "1 while no probe through the VIP by a real server that is up is answered.", func(d channel.DestinationStatus) any { return number(d.Unheard) }},
 		{"destination_connections", "gauge", "Established connections of a real server.", func(d channel.DestinationStatus) any { return d.Active }},
 		{"destination_inactive_connections", "gauge", "Other connections that are remembered.", func(d channel.DestinationStatus) any { return d.Inactive }},
 		{"destination_connections_total", "counter", "Connections that a real server was given.", func(d channel.DestinationStatus) any { return d.Total.Connections }},

@@ -20,7 +20,7 @@ func TestDirectorMetrics(t *testing.T) {
 		Omitted: 2,
 		Services: []channel.ServiceStatus{{
 			Service: "www", VIP: netip.MustParseAddr("2001:db8:5::10"), Protocol: policy.TCP, Port: 443,
-			Destinations: []channel.DestinationStatus{one, {Guest: "www-2"}, one},
+			Destinations: []channel.DestinationStatus{one, {Guest: "www-2"}, {Guest: "www-3", Up: true, Unheard: true}, one},
 		}},
 		Probes: []channel.ProbeStatus{{ID: "http/10.0.0.1:80/abcd", Guest: "www-1", Up: true, Took: 1500 * time.Microsecond, Ended: 9, Failed: 2}},
 	}

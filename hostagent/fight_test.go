@@ -150,6 +150,17 @@ func director2(weights ...int) channel.Status {
 	return channel.Status{Services: []channel.ServiceStatus{s}}
 }
 
+// unheard is one whose first real server is well and not heard.
+func unheard(s channel.Status) channel.Status {
+	s.Services[0].Destinations[0].Up, s.Services[0].Destinations[0].Unheard = true, true
+	return s
+}
+
+func well(s channel.Status) channel.Status {
+	s.Services[0].Destinations[0].Up = true
+	return s
+}
+
 func TestRotationSaysWhatChanged(t *testing.T) {
 	for _, c := range []struct {
 		before, after channel.Status
@@ -157,6 +168,10 @@ func TestRotationSaysWhatChanged(t *testing.T) {
 	}{
 		{director2(100, 0), director2(100, 0), ""},
 		{director2(100, 0), director2(0, 100), "www at invalid IP 80/tcp: www-0 has weight 0, had 100: refused / www at invalid IP 80/tcp: www-1 has weight 100, had 0"},
+		{director2(0), unheard(director2(0)), "www at invalid IP 80/tcp: www-0 is well and not heard from the VIP"},
+		{unheard(director2(0)), unheard(director2(0)), ""},
+		{unheard(director2(0)), well(director2(100)), "www at invalid IP 80/tcp: www-0 is well and heard from the VIP again / www at invalid IP 80/tcp: www-0 has weight 100, had 0"},
+		{unheard(director2(0)), director2(0), ""}, // it is down
 		{channel.Status{}, director2(), "www at invalid IP 80/tcp is up / www at invalid IP 80/tcp is announced"},
 	} {
 		if got := strings.Join(rotation(c.before, c.after), " / "); got != c.want {

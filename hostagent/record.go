@@ -169,7 +169,8 @@ func (a *Agent) recordRotation(director policy.GuestName, before, after channel.
 	}
 }
 
-// rotation says what differs between two answers: services up or down, announced or not, weights that come and go.
+// rotation says what differs between two answers: services up or down, announced or not, weights that come and go, and
+// who is not heard from a VIP.
 func rotation(before, after channel.Status) []string {
 	was := map[string]channel.ServiceStatus{}
 	for _, s := range before.Services {
@@ -184,11 +185,14 @@ func rotation(before, after channel.Status) []string {
 		if old.Announced != s.Announced {
 			out = append(out, where+map[bool]string{true: " is announced", false: " is withdrawn"}[s.Announced])
 		}
-		weights := map[policy.GuestName]int{}
+		weights, unheard := map[policy.GuestName]int{}, map[policy.GuestName]bool{}
 		for _, d := range old.Destinations {
-			weights[d.Guest] = d.Weight
+			weights[d.Guest], unheard[d.Guest] = d.Weight, d.Unheard
 		}
 		for _, d := range s.Destinations {
+			if d.Up && unheard[d.Guest] != d.Unheard {
+				out = append(out, fmt.Sprintf("%s: %s is well and %s", where, d.Guest, map[bool]string{true: "not heard from the VIP", false: "heard from the VIP again"}[d.Unheard]))
+			}
 			if weights[d.Guest] == d.Weight {
 				continue
 			}

@@ -186,7 +186,7 @@ func (a *Agent) serviceStatus(g policy.Guest) []api.Service {
 		}
 		for _, d := range v.Destinations {
 			s.Destinations = append(s.Destinations, api.Destination{
-				Guest: d.Guest, Address: d.Address.String(), Weight: d.Weight, Up: d.Up, Reason: d.Reason, Load: loadOf(d.Load),
+				Guest: d.Guest, Address: d.Address.String(), Weight: d.Weight, Up: d.Up, Unheard: d.Unheard, Reason: d.Reason, Load: loadOf(d.Load),
 			})
 		}
 		out = append(out, s)

@@ -86,6 +86,10 @@ func TestNagios(t *testing.T) {
 		{"machine that is well", with(func(s *api.Status) {
 			s.Guests[0].Machine = &api.Machine{Answering: true, InForce: true, Running: true}
 		}), 0, "BLADENET OK"},
+		{"unheard", with(func(s *api.Status) {
+			lost := []api.Destination{{Guest: "www-2", Up: true, Unheard: true}, {Guest: "www-1", Up: true}}
+			s.Services = []api.Service{{Service: "www", VIP: "v", Up: true, Destinations: lost}, {Service: "www", VIP: "w", Up: true, Destinations: lost}}
+		}), 1, "WARNING - 1 real servers are well and not heard from a VIP: www-2 |"},
 		{"service", with(func(s *api.Status) { s.Services = []api.Service{{Service: "www", VIP: "v", Director: "d1"}} }), 2, "www at v 0/ is down on d1"},
 	} {
 		got := ctl(t, daemon(t, map[string]any{"status": c.status}), "status", "--nagios")

@@ -3,6 +3,8 @@ package main
 import (
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/bladenet/bladenet/hostagent/api"
@@ -61,6 +63,17 @@ func judge(s api.Status, err error) (level int, findings []string) {
 		if !v.Up {
 			find(nagiosCritical, "%s at %s %d/%s is down on %s", v.Service, v.VIP, v.Port, v.Protocol, v.Director)
 		}
+	}
+	unheard := map[string]bool{}
+	for _, v := range s.Services {
+		for _, d := range v.Destinations {
+			if d.Unheard {
+				unheard[string(d.Guest)] = true
+			}
+		}
+	}
+	if len(unheard) > 0 {
+		find(nagiosWarning, "%d real servers are well and not heard from a VIP: %s", len(unheard), strings.Join(slices.Sorted(maps.Keys(unheard)), " "))
 	}
 	for _, g := range s.Guests {
 		if g.State != "running" {

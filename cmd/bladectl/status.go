@@ -161,7 +161,7 @@ func writeServices(w io.Writer, services []api.Service) {
 		var servers []string
 		for _, d := range s.Destinations {
 			text := fmt.Sprintf("%s=%d", d.Guest, d.Weight)
-			if !d.Up && d.Reason != "" {
+			if (!d.Up || d.Unheard) && d.Reason != "" {
 				text += " (" + d.Reason + ")"
 			}
 			servers = append(servers, text)

@@ -18,6 +18,7 @@ import (
 	"github.com/bladenet/bladenet/guests/director/announce"
 	"github.com/bladenet/bladenet/guests/director/health"
 	"github.com/bladenet/bladenet/guests/director/ipvs"
+	"github.com/bladenet/bladenet/guests/director/reach"
 	"github.com/bladenet/bladenet/guests/server"
 	"github.com/bladenet/bladenet/guests/service"
 )
@@ -83,6 +84,7 @@ func newDirector(log *slog.Logger, o options, table director.Table, end func(reb
 			Guard: []string{"/proc/self/exe", "--guard"},
 		}),
 		Probe:    health.Try,
+		Prober:   reach.New(log, reach.Links("eth1", "eth0")),
 		Program:  health.Script,
 		Hostname: hostname,
 		End:      end,

@@ -115,7 +115,7 @@ func trim(s Status, keep int) Status {
 	for _, svc := range s.Services {
 		var kept []DestinationStatus
 		for _, d := range svc.Destinations {
-			if keep < keepServices && (!d.Up || keep == keepServicesNotWell && !svc.allUp()) {
+			if keep < keepServices && (!d.well() || keep == keepServicesNotWell && !svc.allWell()) {
 				kept = append(kept, d)
 			}
 		}
@@ -129,11 +129,13 @@ func trim(s Status, keep int) Status {
 	return s
 }
 
-func (s ServiceStatus) allUp() bool {
+func (s ServiceStatus) allWell() bool {
 	for _, d := range s.Destinations {
-		if !d.Up {
+		if !d.well() {
 			return false
 		}
 	}
 	return true
 }
+
+func (d DestinationStatus) well() bool { return d.Up && !d.Unheard }

@@ -34,7 +34,7 @@ func status() Status {
 		Services: []ServiceStatus{{
 			Service: "www", VIP: vip(), Protocol: policy.TCP, Port: 443, Up: true, Announced: true,
 			Destinations: []DestinationStatus{{
-				Guest: "www-l1", Address: netip.MustParseAddr("10.12.1.11"), Weight: 100, Up: true, Reason: "r",
+				Guest: "www-l1", Address: netip.MustParseAddr("10.12.1.11"), Weight: 100, Up: true, Unheard: true, Reason: "r",
 				Since: time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC),
 			}},
 		}},

@@ -115,6 +115,7 @@ type DestinationStatus struct {
 	Address netip.Addr       `json:"address"`
 	Weight  int              `json:"weight"` // as it is in use, 0: takes no new connection
 	Up      bool             `json:"up"`
+	Unheard bool             `json:"unheard,omitempty"` // it is up by its check, and not heard from the VIP
 	Reason  string           `json:"reason,omitempty"`
 	Since   time.Time        `json:"since,omitzero"` // of Up, by the guest's clock; zero: not checked yet
 	Load

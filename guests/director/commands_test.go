@@ -63,7 +63,7 @@ func TestQuorumPrograms(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w, p := newWorld(), &programs{}
 		c := New(Config{
-			Log: slog.New(slog.DiscardHandler), Store: Store{filepath.Join(t.TempDir(), "state.json")}, Table: fakeTable{w}, Place: fakePlace{w}, Announcer: fakeAnnouncer{w},
+			Log: slog.New(slog.DiscardHandler), Store: Store{filepath.Join(t.TempDir(), "state.json")}, Table: fakeTable{w}, Place: fakePlace{w}, Announcer: fakeAnnouncer{w}, Prober: fakeProber{w},
 			Probe: w.probe, Program: p.run, End: func(bool) {},
 		})
 		ctx, cancel := context.WithCancel(t.Context())

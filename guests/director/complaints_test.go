@@ -127,7 +127,7 @@ func TestComplaintOneCheckForEachVIP(t *testing.T) {
 		w := newWorld()
 		var probes atomic.Int64
 		c := New(Config{
-			Log: slog.New(slog.DiscardHandler), Store: Store{filepath.Join(t.TempDir(), "state.json")}, Software: "test", Table: fakeTable{w}, Place: fakePlace{w}, Announcer: fakeAnnouncer{w},
+			Log: slog.New(slog.DiscardHandler), Store: Store{filepath.Join(t.TempDir(), "state.json")}, Software: "test", Table: fakeTable{w}, Place: fakePlace{w}, Announcer: fakeAnnouncer{w}, Prober: fakeProber{w},
 			Probe: func(context.Context, policy.Check) (health.Answer, error) { probes.Add(1); return health.Answer{}, nil }, End: func(bool) {},
 		})
 		ctx, cancel := context.WithCancel(t.Context())
@@ -283,7 +283,7 @@ func TestComplaintOneFileForAllMakesLocalityImpossible(t *testing.T) {
 				if v.Mode != "locality" {
 					continue
 				}
-				decided := decideService(v, Well(*g.Balancer), false, time.Time{})
+				decided := decideHeard(v, Well(*g.Balancer), Memory{})
 				here, elsewhere := 0, 0
 				for i, x := range v.Destinations {
 					switch {

@@ -12,6 +12,7 @@ import (
 	"github.com/bladenet/bladenet/guests/director/announce"
 	"github.com/bladenet/bladenet/guests/director/health"
 	"github.com/bladenet/bladenet/guests/director/ipvs"
+	"github.com/bladenet/bladenet/guests/director/reach"
 	"github.com/bladenet/bladenet/policy"
 	"github.com/bladenet/bladenet/policy/plan"
 )
@@ -37,6 +38,13 @@ type Announcer interface {
 	Observe(ctx context.Context) channel.AnnounceStatus
 }
 
+// Prober asks real servers through their VIPs.
+type Prober interface {
+	Want(own []netip.Addr, targets []reach.Target)
+	Run(ctx context.Context, changed func())
+	Findings() map[reach.Key]reach.Finding
+}
+
 // Config is what a Controller is made of.
 type Config struct {
 	Log       *slog.Logger
@@ -46,6 +54,7 @@ type Config struct {
 	Place     Place
 	Announcer Announcer
 	Probe     health.Probe
+	Prober    Prober
 	Program   Program                 // runs what a policy wants run
 	Hostname  func(name string) error // sets the machine's name; nil where the machine is not the director's own
 	End       func(reboot bool)       // ends the machine, after Run has been told to stop
@@ -69,6 +78,8 @@ type Controller struct {
 	decision Decision
 	held     map[netip.Addr]bool // VIPs that are on the loopback after the last pass
 	announce channel.AnnounceStatus
+	unheard  Unheard
+	retarget bool // what is to be probed through VIPs differs
 
 	// Only the loop touches these.
 	begun    int                               // the last state whose checks and daemons were set
@@ -108,6 +119,7 @@ func (c *Controller) Run(ctx context.Context) error {
 	sets, results := make(chan []policy.Check), make(chan health.Result, 256)
 	wg.Go(func() { health.Run(ctx, sets, results, c.probes.count(c.cfg.Probe)) })
 	wg.Go(func() { c.cfg.Announcer.Run(ctx) })
+	wg.Go(func() { c.cfg.Prober.Run(ctx, c.nudge) })
 	wg.Go(func() { c.commands.run(ctx) })
 	wg.Go(func() { c.watchAnnouncer(ctx) })
 	wg.Go(func() { c.watchPlace(ctx) })
@@ -158,6 +170,7 @@ func (c *Controller) learn(r health.Result) {
 		}
 		was := c.health[r.ID]
 		c.health[r.ID] = r
+		c.retarget = c.retarget || r.State != was.State
 		switch {
 		case r.State == health.Up && was.State == health.Up && r.Answer == was.Answer: // what was presumed is so
 		case r.State == health.Up && was.State == health.Up:

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"path/filepath"
 	"slices"
@@ -19,6 +20,7 @@ import (
 	"github.com/bladenet/bladenet/guests/director/announce"
 	"github.com/bladenet/bladenet/guests/director/health"
 	"github.com/bladenet/bladenet/guests/director/ipvs"
+	"github.com/bladenet/bladenet/guests/director/reach"
 	"github.com/bladenet/bladenet/policy"
 	"github.com/bladenet/bladenet/policy/plan"
 )
@@ -39,7 +41,10 @@ type world struct {
 	announcing bool
 	stall      chan struct{} // the table answers once it is closed; nil: at once
 	sync       int           // the number of those that share connections
-	history    []string      // what happened to VIPs and weights, in order
+	targets    []reach.Target
+	findings   map[reach.Key]reach.Finding
+	found      func()   // tells the controller of them
+	history    []string // what happened to VIPs and weights, in order
 }
 
 type fakeTable struct{ *world }
@@ -96,6 +101,36 @@ func (w fakeTable) Apply(_ context.Context, steps []ipvs.Step) error {
 		}
 	}
 	return nil
+}
+
+type fakeProber struct{ *world }
+
+func (w fakeProber) Want(_ []netip.Addr, targets []reach.Target) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.targets = targets
+}
+
+func (w fakeProber) Run(ctx context.Context, changed func()) {
+	w.mu.Lock()
+	w.found = changed
+	w.mu.Unlock()
+	<-ctx.Done()
+}
+
+func (w fakeProber) Findings() map[reach.Key]reach.Finding {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return maps.Clone(w.findings)
+}
+
+// find replaces what probes through VIPs have found.
+func (w *world) find(f map[reach.Key]reach.Finding) {
+	w.mu.Lock()
+	w.findings = f
+	found := w.found
+	w.mu.Unlock()
+	found()
 }
 
 type fakePlace struct{ *world }
@@ -219,7 +254,7 @@ func controller(t *testing.T, w *world, store Store) (c *Controller, stop func()
 	t.Helper()
 	c = New(Config{
 		Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Store: store, Software: "test",
-		Table: fakeTable{w}, Place: fakePlace{w}, Announcer: fakeAnnouncer{w}, Probe: w.probe,
+		Table: fakeTable{w}, Place: fakePlace{w}, Announcer: fakeAnnouncer{w}, Probe: w.probe, Prober: fakeProber{w},
 		End: func(reboot bool) { w.ended = map[bool]string{true: "reboot", false: "power off"}[reboot] },
 	})
 	ctx, cancel := context.WithCancel(t.Context())

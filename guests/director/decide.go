@@ -3,6 +3,7 @@ package director
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/bladenet/bladenet/guests/director/health"
@@ -27,7 +28,7 @@ func Decide(b policy.Balancer, vips []policy.VIP, h Health, before Memory) Decis
 	short := map[netip.Addr]string{}
 	for _, v := range b.Services {
 		key := KeyOf(v)
-		s := decideService(v, h, before.Quorums[key], before.Now)
+		s := decideHeard(v, h, before)
 		if before.Settling[key] {
 			s.wait(v)
 			settling[v.VIP] = v.Service
@@ -68,21 +69,61 @@ func (s *ServiceDecision) wait(v policy.VirtualService) {
 	}
 }
 
-func decideService(v policy.VirtualService, h Health, had bool, now time.Time) ServiceDecision {
+// decideHeard takes real servers out of the rotation whose VIP is missing or filtered. The quorum does not count them out, and where nobody
+// would be left they stay in: probes alone never take a VIP from all its users.
+func decideHeard(v policy.VirtualService, h Health, before Memory) ServiceDecision {
+	key := KeyOf(v)
+	missing := make([]bool, len(v.Destinations))
+	if len(before.Unheard) == 0 {
+		return decideService(v, h, before, missing)
+	}
+	for i, d := range v.Destinations {
+		missing[i] = before.Unheard[Hop{key, d.Guest}]
+	}
+	s := decideService(v, h, before, missing)
+	if slices.Contains(missing, true) && !s.taken(v) {
+		s = decideService(v, h, before, make([]bool, len(missing)))
+	}
+	for i, d := range v.Destinations {
+		if _, unheard := before.Unheard[Hop{key, d.Guest}]; unheard && s.Weights[i] > 0 && s.Reasons[i] == "" {
+			s.Reasons[i] = vipUnheard
+		}
+	}
+	return s
+}
+
+// Why a real server that passes its check is not as another one.
+const (
+	vipMissing = "vip missing or filtered"
+	vipUnheard = "no probe through the vip is answered; kept, for it may be the way of the probes"
+)
+
+// taken says whether anybody but a sorry server takes connections.
+func (s *ServiceDecision) taken(v policy.VirtualService) bool {
+	for i, d := range v.Destinations {
+		if !d.Sorry && s.Weights[i] > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// decideService decides one service. What is missing, one for each destination, has no weight and calls spare ones.
+func decideService(v policy.VirtualService, h Health, before Memory, missing []bool) ServiceDecision {
 	s := ServiceDecision{Key: KeyOf(v), Weights: make([]int, len(v.Destinations)), Reasons: make([]string, len(v.Destinations))}
 	need := v.Quorum
-	if had {
+	if before.Quorums[s.Key] {
 		need = max(v.Quorum-v.Hysteresis, min(v.Quorum, 1))
 	}
 	regular := 0
-	for _, d := range v.Destinations {
-		if d = asAnswered(d, h); !d.Spare && counts(d, h) {
+	for i, d := range v.Destinations {
+		if d = asAnswered(d, h); !d.Spare && counts(d, h) && !missing[i] {
 			regular++
 		}
 	}
 	s.Short = regular < need
 	local, sorry := false, false
-	for _, d := range v.Destinations {
+	for i, d := range v.Destinations {
 		d = asAnswered(d, h)
 		switch {
 		case !isUp(d, h), d.Drained, d.Spare && !s.Short:
@@ -92,13 +133,12 @@ func decideService(v policy.VirtualService, h Health, had bool, now time.Time) S
 			if counts(d, h) {
 				s.Up++
 			}
-			local = local || d.Remote == 0 && d.Weight > 0
+			local = local || d.Remote == 0 && d.Weight > 0 && !missing[i]
 		}
 	}
 	s.Quorum = s.Up >= need
 	s.Answers = s.Quorum || sorry
 
-	taken := false
 	for i, d := range v.Destinations {
 		if d.Sorry {
 			continue
@@ -106,11 +146,14 @@ func decideService(v policy.VirtualService, h Health, had bool, now time.Time) S
 		s.Weights[i], s.Reasons[i] = weigh(v, d, h, local)
 		if d.Spare {
 			s.Weights[i], s.Reasons[i] = spareWeight(s.Weights[i], s.Reasons[i], isUp(d, h), s.Short)
-		} else if weight, reason := slowly(v, h[d.Check], s.Weights[i], now); reason != "" {
+		} else if weight, reason := slowly(v, h[d.Check], s.Weights[i], before.Now); reason != "" {
 			s.Weights[i], s.Reasons[i] = weight, reason
 		}
-		taken = taken || s.Weights[i] > 0
+		if missing[i] && s.Weights[i] > 0 {
+			s.Weights[i], s.Reasons[i] = 0, vipMissing
+		}
 	}
+	taken := s.taken(v)
 	for i, d := range v.Destinations {
 		switch {
 		case !d.Sorry:

@@ -4,7 +4,6 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -194,12 +193,12 @@ func TestDecideVIPs(t *testing.T) {
 }
 
 // TestDecideProperties holds of random services: who is down has no weight, who has weight is up; a service with anybody up
-// who may take connections has a weight somewhere; and the sorry server never works beside another.
+// who may take connections has a weight somewhere, whatever probes through its VIP say; and the sorry server never works beside another.
 func TestDecideProperties(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	for range 5000 {
 		v := policy.VirtualService{Mode: []string{"locality", "survive", "spread"}[r.IntN(3)], Quorum: r.IntN(3), Hysteresis: r.IntN(3)}
-		h := Health{}
+		h, unheard := Health{}, Unheard{}
 		for i := range 1 + r.IntN(5) {
 			id := string(rune('a' + i))
 			d := dest(id, r.IntN(3)*10, 0)
@@ -209,8 +208,11 @@ func TestDecideProperties(t *testing.T) {
 			d.Sorry = r.IntN(6) == 0
 			v.Destinations = append(v.Destinations, d)
 			h[id] = health.Result{State: health.State(r.IntN(3))}
+			if r.IntN(3) == 0 {
+				unheard[Hop{KeyOf(v), d.Guest}] = r.IntN(3) > 0
+			}
 		}
-		s := decideService(v, h, r.IntN(2) == 0, time.Time{})
+		s := decideHeard(v, h, Memory{Unheard: unheard, Quorums: map[ServiceKey]bool{KeyOf(v): r.IntN(2) == 0}})
 		able, weighs, sorryWeighs := false, false, false
 		for i, d := range v.Destinations {
 			up := h[d.Check].State == health.Up

@@ -70,6 +70,7 @@ func (c *Controller) adopt(ctx context.Context, state channel.Apply, sets chan<-
 	c.cfg.Announcer.Want(announce.Of(state.Inside, state.Balancer.Announce))
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.retarget = true
 	for id := range c.health {
 		if !slices.ContainsFunc(state.Balancer.Checks, func(k policy.Check) bool { return k.ID == id }) {
 			delete(c.health, id)
@@ -116,15 +117,17 @@ func (c *Controller) pass(ctx context.Context, state channel.Apply) error {
 	if err != nil {
 		return err
 	}
+	unheard := c.listen(state)
 	c.mu.Lock()
 	now := time.Now()
-	before := Memory{Quorums: c.decision.quorums(), Settling: c.settling.now(state.Balancer, c.health, now), Held: held, Now: now}
+	before := Memory{Unheard: unheard, Quorums: c.decision.quorums(), Settling: c.settling.now(state.Balancer, c.health, now), Held: held, Now: now}
 	if c.decision.Services == nil {
 		before.Quorums = quorumsOf(state.Balancer, held)
 	}
 	decision := Decide(state.Balancer, state.Inside.VIPs, c.health, before)
 	c.sayVIPs(c.decision, decision)
-	c.decision = decision
+	c.sayUnheard(c.unheard, unheard)
+	c.decision, c.unheard = decision, unheard
 	c.mu.Unlock()
 
 	tableErr := c.balance(ctx, state.Balancer, decision)

@@ -19,6 +19,7 @@ type probes struct {
 type probed struct {
 	took          time.Duration // of the last one
 	ended, failed uint64
+	passed        time.Time // when the last one began that found its server well
 }
 
 // count is a probe that is counted. One that was given up, because its check is not wanted any more, is not.
@@ -36,10 +37,19 @@ func (p *probes) count(probe health.Probe) health.Probe {
 		n.ended++
 		if err != nil {
 			n.failed++
+		} else {
+			n.passed = began
 		}
 		p.each[c.ID] = n
 		return answer, err
 	}
+}
+
+// passed is when the last probe of a check began that found its server well.
+func (p *probes) passed(check string) time.Time {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.each[check].passed
 }
 
 // keep forgets checks that are gone.

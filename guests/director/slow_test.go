@@ -111,11 +111,11 @@ func TestAScriptsWeightKeepsTheShare(t *testing.T) {
 		h[id] = r
 	}
 	v := policy.VirtualService{Mode: "locality", Quorum: 1, Destinations: []policy.Destination{dest("l", 100, 0), dest("r", 1, 100)}}
-	if s := decideService(v, h, false, time.Time{}); s.Weights[0] != 40 || s.Weights[1] != 3 {
+	if s := decideHeard(v, h, Memory{}); s.Weights[0] != 40 || s.Weights[1] != 3 {
 		t.Errorf("weights %v, want 40 and 1%% of 253", s.Weights)
 	}
 	delete(h, "l")
-	if s := decideService(v, h, false, time.Time{}); s.Weights[1] != 253 {
+	if s := decideHeard(v, h, Memory{}); s.Weights[1] != 253 {
 		t.Errorf("weights %v, want all of 253", s.Weights)
 	}
 }

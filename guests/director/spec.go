@@ -31,11 +31,12 @@ type ServiceKey struct {
 // KeyOf returns the key of v.
 func KeyOf(v policy.VirtualService) ServiceKey { return ServiceKey{v.VIP, v.Protocol, v.Port} }
 
-// Memory is what a decision takes over from the one before it.
+// Memory is what a decision rests on beside policy and health: most of it is taken over from the one before it.
 type Memory struct {
 	Quorums  map[ServiceKey]bool // services that had their quorum, for the hysteresis
 	Settling map[ServiceKey]bool // services that wait for their first verdicts, see settle
 	Held     map[netip.Addr]bool // VIPs that are announced
+	Unheard  Unheard             // what probes through VIPs say
 	Now      time.Time
 }
 

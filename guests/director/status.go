@@ -46,9 +46,10 @@ func (c *Controller) Status(ctx context.Context, q channel.Query) (channel.Statu
 			Up: d.Quorum, Short: d.Short, Announced: c.held[v.VIP] && !c.state.Balancer.Announce.Drained,
 		}
 		for j, dest := range v.Destinations {
+			_, unheard := c.unheard[Hop{KeyOf(v), dest.Guest}]
 			x.Destinations = append(x.Destinations, channel.DestinationStatus{
 				Guest: dest.Guest, Address: dest.Address, Weight: d.Weights[j],
-				Up: isUp(dest, c.health), Reason: d.Reasons[j], Since: c.health[dest.Check].Since,
+				Up: isUp(dest, c.health), Unheard: unheard, Reason: d.Reasons[j], Since: c.health[dest.Check].Since,
 				Load: loads[ipvs.DestinationKey{Service: ipvs.KeyOf(v), Address: dest.Address, Port: dest.Port}],
 			})
 		}

@@ -50,7 +50,7 @@ func TestChecksGoOnWhateverElseChanges(t *testing.T) {
 		probes := map[string][]time.Time{}
 		c := New(Config{
 			Log: slog.New(slog.DiscardHandler), Store: Store{filepath.Join(t.TempDir(), "state.json")}, Software: "test",
-			Table: fakeTable{w}, Place: fakePlace{w}, Announcer: fakeAnnouncer{w}, End: func(bool) {},
+			Table: fakeTable{w}, Place: fakePlace{w}, Announcer: fakeAnnouncer{w}, Prober: fakeProber{w}, End: func(bool) {},
 			Probe: func(_ context.Context, check policy.Check) (health.Answer, error) {
 				mu.Lock()
 				defer mu.Unlock()

@@ -186,6 +186,12 @@ func TestTexts(t *testing.T) {
 		"www at 203.0.113.10, 2001:db8:5::10: has lost its quorum at director d1 (tertre): 1 of 2 up, since 2026-03-01T12:00:00Z": {
 			Kind: ServiceDown, Service: "www", VIPs: vips, Director: "d1", Site: "tertre", Reason: "1 of 2 up", Since: at,
 		},
+		"www at 203.0.113.10: real server www-1 (tertre) is well and not heard from the VIP by director d1: vip missing or filtered, since 2026-03-01T12:00:00Z": {
+			Kind: VIPMissing, Service: "www", VIPs: vips[:1], RealServer: "www-1", Director: "d1", Site: "tertre", Reason: "vip missing or filtered", Since: at,
+		},
+		"director d1 (tertre): its probes through VIP 203.0.113.10, 2001:db8:5::10 are not answered: by nobody, since 2026-03-01T12:00:00Z": {
+			Kind: VIPUnheard, VIPs: vips, Director: "d1", Site: "tertre", Reason: "by nobody", Since: at,
+		},
 		"over: VIP 203.0.113.10: withdrawn by director d1 (tertre): no quorum, since 2026-03-01T12:00:00Z": {
 			State: Resolved, Kind: VIPWithdrawn, VIPs: vips[:1], Director: "d1", Site: "tertre", Reason: "no quorum", Since: at,
 		},

@@ -17,6 +17,8 @@ type Kind string
 // The kinds.
 const (
 	ServerDown     Kind = "real-server-down" // a director's checks of it fail
+	VIPMissing     Kind = "vip-missing"      // a real server passes its checks and is not heard from a VIP, others are: it is out of the rotation
+	VIPUnheard     Kind = "vip-unheard"      // no real server of a site is heard from a VIP, and their weights are kept
 	ServiceDown    Kind = "service-down"     // fewer real servers are up than its quorum needs
 	VIPWithdrawn   Kind = "vip-withdrawn"    // no service of it answers at that director
 	DirectorSilent Kind = "director-silent"  // its helper does not answer the blade
@@ -101,6 +103,10 @@ func (a Alert) String() string {
 	switch a.Kind {
 	case ServerDown:
 		fmt.Fprintf(&b, "%s%s: real server %s (%s) is down for director %s", a.Service, where, a.RealServer, a.Site, a.Director)
+	case VIPMissing:
+		fmt.Fprintf(&b, "%s%s: real server %s (%s) is well and not heard from the VIP by director %s", a.Service, where, a.RealServer, a.Site, a.Director)
+	case VIPUnheard:
+		fmt.Fprintf(&b, "director %s (%s): its probes through VIP%s are not answered", a.Director, a.Site, strings.TrimPrefix(where, " at"))
 	case ServiceDown:
 		fmt.Fprintf(&b, "%s%s: has lost its quorum at director %s (%s)", a.Service, where, a.Director, a.Site)
 	case VIPWithdrawn:

@@ -348,6 +348,7 @@ type Destination struct {
 	Address string           `json:"address"`
 	Weight  int              `json:"weight"`
 	Up      bool             `json:"up"`
+	Unheard bool             `json:"unheard,omitempty"` // up by its check, and no probe through the VIP is answered
 	Reason  string           `json:"reason,omitempty"`
 	Load
 }

@@ -41,6 +41,8 @@ func TestOperatorsDay(t *testing.T) {
 		{"spawn and destroy lose no request", spawnAndDestroyLoseNoRequest},
 		{"a drained node finishes what it has", drainedNodeFinishesWhatItHas},
 		{"a spare node fills in", spareNodeFillsIn},
+		{"a node without its VIP leaves", nodeWithoutVIPLeaves},
+		{"a router that filters probes takes nobody out", filteredProbesTakeNobodyOut},
 		{"a stopped node stays stopped until it is started", stoppedNodeStaysStopped},
 		{"a drained director announces nothing", drainedDirectorAnnouncesNothing},
 		{"a stranger's deletions are repaired", strangersDeletionsAreRepaired},
