@@ -177,6 +177,28 @@ func TestTheProgramHearsAnswersOnly(t *testing.T) {
 	}
 }
 
+// TestTheProgramAsksForTheFamilyFirst runs the whole of it with the family that the kernel knows put in its place.
+func TestTheProgramAsksForTheFamilyFirst(t *testing.T) {
+	for name, p := range packets() {
+		for _, family := range []uint32{typeIPv4, typeIPv6, 0x0806} {
+			program := programOf([]netip.AddrPort{own4, own6})
+			program[0] = bpf.LoadConstant{Dst: bpf.RegA, Val: family}
+			vm, err := bpf.NewVM(program)
+			if err != nil {
+				t.Fatal(err)
+			}
+			n, err := vm.Run(p.packet)
+			if err != nil {
+				t.Fatal(err)
+			}
+			right := name[:2] == map[uint32]string{typeIPv4: "v4", typeIPv6: "v6"}[family]
+			if n > 0 && !right || n == 0 && right && p.want {
+				t.Errorf("%s as %#x: heard %v", name, family, n > 0)
+			}
+		}
+	}
+}
+
 func FuzzDecode(f *testing.F) {
 	for _, p := range packets() {
 		f.Add(p.packet)

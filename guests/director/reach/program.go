@@ -9,7 +9,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// answers is a program for a packet socket without link headers: segments to one of our ports that acknowledge a SYN, or refuse it. Its first
+// programOf is a program for a packet socket without link headers that hears every protocol, with the ports of our probes, one a family at most.
+func programOf(ports []netip.AddrPort) []bpf.Instruction {
+	program := []bpf.Instruction{bpf.LoadExtension{Num: bpf.ExtProto}}
+	for _, at := range ports {
+		family := uint32(typeIPv4)
+		if at.Addr().Is6() {
+			family = typeIPv6
+		}
+		part := answers(at)
+		program = append(program, bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: family, SkipTrue: uint8(len(part))})
+		program = append(program, part...)
+	}
+	return append(program, bpf.RetConstant{Val: 0})
+}
+
+// answers is the part of a family: segments to one of our ports that acknowledge a SYN, or refuse it. Its first
 // question is the address, which no user's packet is for.
 func answers(at netip.AddrPort) []bpf.Instruction {
 	var questions []bpf.Instruction

@@ -19,8 +19,8 @@ import (
 // snap is how much is read of an answer: its headers with every option.
 const snap = 128
 
-// Links opens the way out of one link and back by another. Each family has one packet socket, whose program lets through nothing but segments
-// that may answer a probe: the kernel itself drops an IPv4 packet from a VIP that is on its loopback, which is right. Where it does not, since the
+// Links opens the way out of one link and back by another. What comes back is heard by one packet socket, whose program lets through nothing but
+// segments that may answer a probe: the kernel itself drops an IPv4 packet from a VIP that is on its loopback, which is right. Where it does not, since the
 // VIP is withdrawn or for IPv6, it would reset a connection that it does not know; so the port of the probes belongs to a socket that hears nothing.
 func Links(out, back string) func(own []netip.Addr, heard func(Answer)) (Wire, error) {
 	return func(own []netip.Addr, heard func(Answer)) (Wire, error) {
@@ -36,9 +36,9 @@ func Links(out, back string) func(own []netip.Addr, heard func(Answer)) (Wire, e
 type wire struct {
 	heard   func(Answer)
 	sources map[bool]netip.AddrPort // by family: true is IPv6
-	ears    []*os.File
+	ear     *os.File                // nil: none yet
 	sinks   []net.Listener
-	readers sync.WaitGroup
+	reader  sync.WaitGroup
 
 	mu     sync.Mutex
 	fd     int // of the packet socket that sends; -1: closed
@@ -63,44 +63,54 @@ func (w *wire) open(out, back string, own []netip.Addr) error {
 	if w.fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0); err != nil {
 		return fmt.Errorf("open packet socket: %w", err)
 	}
+	var ports []netip.AddrPort
 	for _, a := range own {
-		if err := w.listen(from.Index, a); err != nil {
-			return fmt.Errorf("hear probes at %s: %w", a, err)
+		at, err := w.take(a)
+		if err != nil {
+			return fmt.Errorf("take a port for probes at %s: %w", a, err)
 		}
+		ports = append(ports, at)
+	}
+	if err := w.listen(from.Index, ports); err != nil {
+		return fmt.Errorf("hear probes by %s: %w", back, err)
 	}
 	return nil
 }
 
-// listen takes a port at an address and hears what answers from it.
-func (w *wire) listen(link int, own netip.Addr) error {
+// take takes a port at an address, by a socket that hears nothing.
+func (w *wire) take(own netip.Addr) (netip.AddrPort, error) {
 	deaf := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
 		return control(c, func(fd int) error { return attach(fd, []bpf.Instruction{bpf.RetConstant{Val: 0}}) })
 	}}
 	deaf.SetMultipathTCP(false)
 	sink, err := deaf.Listen(context.Background(), "tcp", netip.AddrPortFrom(own, 0).String())
 	if err != nil {
-		return err
+		return netip.AddrPort{}, err
 	}
 	w.sinks = append(w.sinks, sink)
 	at := netip.AddrPortFrom(own, sink.Addr().(*net.TCPAddr).AddrPort().Port())
 	w.sources[own.Is6()] = at
+	return at, nil
+}
+
+// listen hears what comes by a link for the ports. A socket for every protocol sees a packet before the family's own code does; one for IP alone
+// would come after it, and have it copy each packet. Of what leaves by the link it hears nothing.
+func (w *wire) listen(link int, ports []netip.AddrPort) error {
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return fmt.Errorf("open packet socket: %w", err)
 	}
-	ear := os.NewFile(uintptr(fd), "probes")
-	w.ears = append(w.ears, ear)
-	if err := attach(fd, answers(at)); err != nil {
+	w.ear = os.NewFile(uintptr(fd), "probes")
+	if err := unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1); err != nil {
+		return fmt.Errorf("ignore what leaves: %w", err)
+	}
+	if err := attach(fd, programOf(ports)); err != nil {
 		return err
 	}
-	protocol := uint16(typeIPv4)
-	if own.Is6() {
-		protocol = typeIPv6
-	}
-	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: protocol<<8 | protocol>>8, Ifindex: link}); err != nil {
+	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: unix.ETH_P_ALL << 8, Ifindex: link}); err != nil { // in network byte order
 		return fmt.Errorf("bind packet socket: %w", err)
 	}
-	w.readers.Go(func() { w.hear(ear) })
+	w.reader.Go(w.hear)
 	return nil
 }
 
@@ -109,10 +119,10 @@ func control(c syscall.RawConn, do func(fd int) error) error {
 	return errors.Join(c.Control(func(fd uintptr) { err = do(int(fd)) }), err)
 }
 
-func (w *wire) hear(ear *os.File) {
+func (w *wire) hear() {
 	var buf [snap]byte
 	for {
-		n, err := ear.Read(buf[:])
+		n, err := w.ear.Read(buf[:])
 		switch {
 		case err == nil:
 			if a, ok := Decode(buf[:n]); ok {
@@ -158,12 +168,12 @@ func (w *wire) Close() error {
 		w.fd = -1
 	}
 	w.mu.Unlock()
-	for _, e := range w.ears {
-		_ = e.Close()
+	if w.ear != nil {
+		_ = w.ear.Close()
 	}
 	for _, s := range w.sinks {
 		_ = s.Close()
 	}
-	w.readers.Wait()
+	w.reader.Wait()
 	return nil
 }
