@@ -64,10 +64,13 @@ e2e: images ## the product as a user has it, and the lab itself
 systemd: images package ## the Debian packages on a blade with systemd, in the lab
 	LAB_NAME=$(LAB) $(GO) test -tags lab -v -count 1 -timeout 30m -run Packages ./test/e2e/systemd
 
-failover: images ## kill a director under 200 sessions, over two blades in the lab
+failover: images ## kill a director under 200 sessions, in namespaces and over two blades in the lab
 	bin/lab down --name $(LAB)-failover
 	trap 'bin/lab down --name $(LAB)-failover' EXIT; bin/lab up --name $(LAB)-failover --blades 2 --fleet test/fleets/two-blades --agent && \
-	bin/lab test --name $(LAB)-failover --in machine -v --run TestADirectorDies --timeout 15m ./test/e2e/twoblades
+	bin/lab test --name $(LAB)-failover --in machine -v --run TestADirectorDies --timeout 25m ./test/e2e/twoblades
+	bin/lab down --name $(LAB)-failover
+	trap 'bin/lab down --name $(LAB)-failover' EXIT; bin/lab up --name $(LAB)-failover && \
+	bin/lab test --name $(LAB)-failover -v --env BLADENET_FAILOVER=all --run ADirectorDies ./cmd/bladeguest
 
 sites: images ## two sites, one director by OSPF and one by BGP: locality, a site cut off, a director drained, in the lab
 	bin/lab down --name $(LAB)-sites

@@ -25,12 +25,8 @@ func TestKernelNoBlackHole(t *testing.T) {
 		s.ip(family, "-n", s.names["user"], "route", "flush", "proto", "boot")
 	}
 	s.start("rs1", "server", "rs1")
-	for _, dir := range []string{s.dir, filepath.Dir(s.dir)} {
-		if err := os.Chmod(dir, 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	link := router.Link{Interface: "front", Router4: "10.0.0.1", Router6: "2001:db8::1", Director4: "10.0.0.11", Director6: "2001:db8::11"}
+	openUp(t, s.dir)
+	link := router.Link{Interface: "front", Router4: "10.0.0.1"}
 	link.Start(t, s.names["user"], filepath.Join(s.dir, "router"), "ospf")
 	init := s.startInit()
 	state := s.state()

@@ -14,51 +14,43 @@ import (
 	"time"
 )
 
-// Link is the network between a director and its router.
+// Link is the network between directors and their router.
 type Link struct {
-	Interface            string // the router's
-	Router4, Router6     string
-	Director4, Director6 string
-	BFD                  bool
+	Interface string   // the router's
+	Router4   string   // its address, by which it is also known
+	Directors []string // addresses of both families
+	BFD       time.Duration
 }
 
 const head = "frr defaults traditional\nlog stdout warnings\n"
 
-// pace is BFD's on the router's side: what `bfd: true` means on the director's.
-const pace = `bfd
- profile test
-  detect-multiplier 3
-  receive-interval 300
-  transmit-interval 300
-`
+// UsualBFD is the interval that `bfd: true` means on a director's side. A neighbour is down after three.
+const UsualBFD = 300 * time.Millisecond
 
 // Configs are the router's files, by daemon. It offers a default route, which no director may take.
 func (l Link) Configs(protocol string) map[string]string {
 	watch := func(line string) string {
-		if !l.BFD {
+		if l.BFD == 0 {
 			return ""
 		}
 		return line + " bfd\n" + line + " bfd profile test\n"
 	}
-	out := map[string]string{"zebra": head, "bfdd": head + pace}
+	pace := fmt.Sprintf("bfd\n profile test\n  detect-multiplier 3\n  receive-interval %[1]d\n  transmit-interval %[1]d\n", l.BFD.Milliseconds())
+	out := map[string]string{"zebra": head}
+	if l.BFD > 0 {
+		out["bfdd"] = head + pace
+	}
 	if protocol == "bgp" {
-		var peers string
-		for _, a := range []string{l.Director4, l.Director6} {
+		var peers, families string
+		for _, a := range l.Directors {
 			peers += " neighbor " + a + " remote-as 64512\n" + watch(" neighbor "+a)
+			family := "ipv4"
+			if strings.Contains(a, ":") {
+				family = "ipv6"
+			}
+			families += fmt.Sprintf(" address-family %[1]s unicast\n  neighbor %[2]s activate\n  neighbor %[2]s default-originate\n exit-address-family\n", family, a)
 		}
-		out["bgpd"] = head + `router bgp 64500
- bgp router-id ` + l.Router4 + `
- no bgp default ipv4-unicast
- no bgp ebgp-requires-policy
-` + peers + ` address-family ipv4 unicast
-  neighbor ` + l.Director4 + ` activate
-  neighbor ` + l.Director4 + ` default-originate
- exit-address-family
- address-family ipv6 unicast
-  neighbor ` + l.Director6 + ` activate
-  neighbor ` + l.Director6 + ` default-originate
- exit-address-family
-`
+		out["bgpd"] = head + "router bgp 64500\n bgp router-id " + l.Router4 + "\n no bgp default ipv4-unicast\n no bgp ebgp-requires-policy\n" + peers + families
 		return out
 	}
 	for daemon, word := range map[string]string{"ospfd": "ip ospf", "ospf6d": "ipv6 ospf6"} {

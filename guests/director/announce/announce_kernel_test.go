@@ -170,7 +170,10 @@ func newRig(t *testing.T, protocol string, bfd bool) *rig {
 		}
 		r.ip("-n", ns, "link", "set", "eth0", "up")
 	}
-	link := router.Link{Interface: "eth0", Router4: router4, Router6: router6, Director4: director4, Director6: director6, BFD: bfd}
+	link := router.Link{Interface: "eth0", Router4: router4, Directors: []string{director4, director6}}
+	if bfd {
+		link.BFD = router.UsualBFD
+	}
 	link.Start(t, r.rtr, filepath.Join(r.run, "router"), protocol)
 	return r
 }
