@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"reflect"
+	"slices"
 	"sync"
 	"time"
 
@@ -267,7 +268,7 @@ func (d *directors) tell(c *director, name policy.GuestName, status channel.Stat
 		return
 	}
 	quiet := now.Sub(c.toldAt)
-	if quiet < c.gap || reflect.DeepEqual(c.told.Services, status.Services) {
+	if quiet < c.gap || reflect.DeepEqual(c.told.Services, status.Services) && slices.Equal(c.told.Announce.Holds, status.Announce.Holds) {
 		return
 	}
 	c.gap = min(max(2*c.gap, firstGap), lastGap)

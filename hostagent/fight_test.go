@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"regexp"
 	"strings"
 	"testing"
@@ -172,10 +173,40 @@ func TestRotationSaysWhatChanged(t *testing.T) {
 		{unheard(director2(0)), unheard(director2(0)), ""},
 		{unheard(director2(0)), well(director2(100)), "www at invalid IP 80/tcp: www-0 is well and heard from the VIP again / www at invalid IP 80/tcp: www-0 has weight 100, had 0"},
 		{unheard(director2(0)), director2(0), ""}, // it is down
+		{holding("192.0.2.10"), holding("192.0.2.11"), "has VIP 192.0.2.11 now / has VIP 192.0.2.10 no more"},
 		{channel.Status{}, director2(), "www at invalid IP 80/tcp is up / www at invalid IP 80/tcp is announced"},
 	} {
 		if got := strings.Join(rotation(c.before, c.after), " / "); got != c.want {
 			t.Errorf("rotation = %q, want %q", got, c.want)
+		}
+	}
+}
+
+// holding is the word of a director that has these VIPs by VRRP.
+func holding(vips ...string) channel.Status {
+	s := channel.Status{Announce: channel.AnnounceStatus{Protocol: "vrrp", Daemons: []channel.DaemonStatus{{Name: "keepalived", Alive: true}}}}
+	for _, v := range vips {
+		s.Announce.Holds = append(s.Announce.Holds, netip.MustParseAddr(v))
+	}
+	return s
+}
+
+// TestADirectorOfAPairIsReady: it is when its daemon runs, whether it has VIPs or the other one.
+func TestADirectorOfAPairIsReady(t *testing.T) {
+	dead := holding()
+	dead.Announce.Daemons[0].Alive = false
+	for _, c := range []struct {
+		status channel.Status
+		ready  bool
+		why    string
+	}{
+		{holding("192.0.2.10"), true, "answers; VIPs that it has by VRRP: 1"},
+		{holding(), true, "answers; VIPs that it has by VRRP: 0"},
+		{dead, false, "its VRRP does not run yet"},
+		{channel.Status{}, false, "its VRRP does not run yet"},
+	} {
+		if ready, why := pairReady(c.status.Announce); ready != c.ready || why != c.why {
+			t.Errorf("%t, %q, want %t, %q", ready, why, c.ready, c.why)
 		}
 	}
 }
@@ -225,6 +256,12 @@ func TestARestartedAgentTellsNoOldNews(t *testing.T) {
 			now = now.Add(time.Minute)
 			if say(director2(0)) == 0 {
 				t.Error("no entry of a weight that went")
+			}
+			now = now.Add(time.Minute)
+			moved := director2(0)
+			moved.Announce = holding("192.0.2.10").Announce
+			if say(moved) == 0 {
+				t.Error("no entry of a VIP that came by VRRP")
 			}
 		})
 	}

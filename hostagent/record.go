@@ -2,6 +2,7 @@ package hostagent
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -201,6 +202,22 @@ func rotation(before, after channel.Status) []string {
 				line += ": " + d.Reason
 			}
 			out = append(out, line)
+		}
+	}
+	return append(out, moved(before.Announce.Holds, after.Announce.Holds)...)
+}
+
+// moved says which VIPs a director took over by VRRP, and which it gave up.
+func moved(before, after []netip.Addr) []string {
+	var out []string
+	for _, v := range after {
+		if !slices.Contains(before, v) {
+			out = append(out, fmt.Sprintf("has VIP %s now", v))
+		}
+	}
+	for _, v := range before {
+		if !slices.Contains(after, v) {
+			out = append(out, fmt.Sprintf("has VIP %s no more", v))
 		}
 	}
 	return out

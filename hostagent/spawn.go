@@ -356,6 +356,8 @@ func (a *Agent) directorReady(g policy.Guest) (bool, string) {
 		return false, "its helper has not taken its state yet"
 	case answer.status.Error != "":
 		return false, "its helper says: " + answer.status.Error
+	case announce.VRRP != nil:
+		return pairReady(answer.status.Announce)
 	case announce.OSPF == nil && announce.BGP == nil:
 		return true, "answers; it announces nothing (announce: is not set)"
 	}
@@ -366,6 +368,14 @@ func (a *Agent) directorReady(g policy.Guest) (bool, string) {
 		}
 	}
 	return true, fmt.Sprintf("answers; adjacencies with its routers: %d IPv4, %d IPv6", known.Full4, known.Full6)
+}
+
+// pairReady says whether a director that announces by VRRP can take VIPs. It need not have any: the other one of its pair may.
+func pairReady(known channel.AnnounceStatus) (bool, string) {
+	if len(known.Daemons) == 0 || slices.ContainsFunc(known.Daemons, func(d channel.DaemonStatus) bool { return !d.Alive }) {
+		return false, "its VRRP does not run yet"
+	}
+	return true, fmt.Sprintf("answers; VIPs that it has by VRRP: %d", len(known.Holds))
 }
 
 // machineMissing is what a real server that is a virtual machine still lacks to do its work, by its helper.

@@ -155,6 +155,7 @@ func directorStatus(answer directorAnswer, ok bool) *api.Director {
 		return out
 	}
 	out.Answering, out.InForce, out.Seen = answer.answers(), answer.inForce, answer.seen
+	out.Protocol, out.Holds = answer.status.Announce.Protocol, answer.status.Announce.Holds
 	out.Neighbors, out.Error = answer.status.Announce.Full4+answer.status.Announce.Full6, answer.problem()
 	return out
 }

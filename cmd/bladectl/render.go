@@ -23,7 +23,7 @@ import (
 
 func renderVerb() verb {
 	v := verb{
-		name: "render", args: "rules|links|guests|director|announce NAME", brief: "Show what a blade or guest would get, as nft, ip, libvirt, LXC, ipvsadm and FRR text, offline",
+		name: "render", args: "rules|links|guests|director|announce NAME", brief: "Show what a blade or guest would get, as nft, ip, libvirt, LXC, ipvsadm, FRR and keepalived text, offline",
 		example: "bladectl render rules blade-1 | nft -c -f -",
 	}
 	v.run = func(_ context.Context, e env, args []string) error {

@@ -118,6 +118,8 @@ func writeGuests(w io.Writer, guests []api.Guest) {
 				state += ", does not answer"
 			case !d.InForce:
 				state += ", has an older state"
+			case d.Protocol == "vrrp":
+				state += fmt.Sprintf(", has %d VIPs", len(d.Holds))
 			default:
 				state += fmt.Sprintf(", %d adjacencies", d.Neighbors)
 			}

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -81,4 +82,46 @@ func (s *site) pid(unshare *exec.Cmd) int {
 func (s *site) inDirector(unshare *exec.Cmd, args ...string) {
 	s.t.Helper()
 	s.command("nsenter", append([]string{"-t", strconv.Itoa(s.pid(unshare)), "-p", "-m", "--"}, args...)...)
+}
+
+// TestKernelNoFloatingVIPLeft does the same for a director that announces by VRRP: its kernel answers for the VIPs as long as they are on eth0, and
+// so they must not stay there.
+func TestKernelNoFloatingVIPLeft(t *testing.T) {
+	s := newSite(t)
+	s.start("rs1", "server", "rs1")
+	if err := os.Chmod(s.dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	init := s.startInit()
+	state := s.state()
+	state.Balancer.Announce = policy.Announce{RouterID: state.Inside.Interfaces[0].Addresses[0].Addr(), VRRP: &policy.VRRP{ID: 40, Priority: 100, Interval: 200 * time.Millisecond}}
+	for _, v := range state.Inside.VIPs {
+		state.Inside.Floating = append(state.Inside.Floating, v.Address)
+	}
+	if _, err := s.dial().Apply(t.Context(), state); err != nil {
+		t.Fatal(err)
+	}
+	floating := func() (n int) {
+		list := s.ip("-n", s.names["dir"], "-o", "addr", "show", "dev", "eth0")
+		for _, vip := range []string{vip4 + "/32", vip6 + "/128"} {
+			if strings.Contains(list, " "+vip+" ") {
+				n++
+			}
+		}
+		return n
+	}
+	s.until(time.Minute, "VIPs on eth0", func() bool { return floating() == 2 })
+	for _, signal := range []syscall.Signal{syscall.SIGKILL, syscall.SIGSTOP} {
+		worker := workerOf(t, init.Process.Pid)
+		if err := syscall.Kill(worker, signal); err != nil {
+			t.Fatal(err)
+		}
+		gone := s.until(20*time.Second, "VIPs gone", func() bool { return floating() == 0 })
+		back := s.until(time.Minute, "VIPs back", func() bool { return floating() == 2 })
+		t.Logf("%s of the worker: VIPs gone after %.1f s, back %.1f s later", signal, gone.Seconds(), back.Seconds())
+	}
+	time.Sleep(5 * time.Second)
+	if floating() != 2 {
+		t.Error("the helper takes away what VRRP put there")
+	}
 }

@@ -21,6 +21,7 @@ type options struct {
 	Listen  string // vsock:PORT, unix:PATH, tcp:ADDRESS:PORT
 	Run     string // directory for the routing daemons' files and sockets
 	FRR     string // directory of the routing daemons' programs
+	VRRP    string // program of VRRP's daemon
 	Beat    int    // file descriptor to beat on, 0: none
 	Guard   bool   // the third role: end the routing daemons with the worker
 	Host    bool   // the machine is ours: set its host name
@@ -39,6 +40,7 @@ func parse(stderr io.Writer, args []string) (options, error) {
 	f.StringVar(&o.Listen, "listen", fmt.Sprintf("vsock:%d", channel.Port), "where the blade reaches this guest: vsock:`PORT`, unix:PATH or tcp:ADDRESS:PORT")
 	f.StringVar(&o.Run, "run", "/run/bladenet", "`directory` for the routing daemons' files and sockets")
 	f.StringVar(&o.FRR, "frr", "/usr/lib/frr", "`directory` of the routing daemons' programs")
+	f.StringVar(&o.VRRP, "vrrp", "/usr/sbin/keepalived", "`program` of VRRP's daemon")
 	f.IntVar(&o.Beat, "beat", 0, "file `descriptor` to beat on; set by init")
 	f.BoolVar(&o.Host, "machine", false, "the whole machine is ours: set its host name; set by init")
 	f.StringVar(&o.Service, "service", service.File, "`file` that names the service of a real server")

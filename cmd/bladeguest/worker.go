@@ -82,6 +82,8 @@ func newDirector(log *slog.Logger, o options, table director.Table, end func(reb
 		Announcer: announce.New(announce.Config{
 			Log: log, Programs: o.FRR, Run: filepath.Join(o.Run, "frr"), User: "frr",
 			Guard: []string{"/proc/self/exe", "--guard"},
+
+			Keepalived: o.VRRP, Pair: filepath.Join(o.Run, "vrrp"),
 		}),
 		Probe:    health.Try,
 		Prober:   reach.New(log, reach.Links("eth1", "eth0")),

@@ -38,7 +38,7 @@ func status() Status {
 				Since: time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC),
 			}},
 		}},
-		Announce: AnnounceStatus{Protocol: "ospf", Daemons: []DaemonStatus{{Name: "zebra", Alive: true, Restarts: 2}}, Full4: 1, Full6: 1, Error: "e"},
+		Announce: AnnounceStatus{Protocol: "ospf", Daemons: []DaemonStatus{{Name: "zebra", Alive: true, Restarts: 2}}, Full4: 1, Full6: 1, Holds: []netip.Addr{vip()}, Error: "e"},
 		Server:   &ServerStatus{Running: true, Restarts: 3, Ended: "exit status 1"},
 		Omitted:  4,
 	}
@@ -111,6 +111,8 @@ func TestDecodeReplyRefuses(t *testing.T) {
 		"too many destinations":  frame(`{"status":{"services":[` + many(svc+`,"destinations":[`+many(dest, 1025)+`]}`, 4) + `]}}`),
 		"too many daemons":       frame(`{"status":{"announce":{"daemons":[` + many(`{"name":"x"}`, maxDaemons+1) + `]}}}`),
 		"announcing by magic":    frame(`{"status":{"announce":{"protocol":"magic"}}}`),
+		"too many held VIPs":     frame(`{"status":{"announce":{"protocol":"vrrp","holds":[` + many(`"203.0.113.10"`, maxVIPs+1) + `]}}}`),
+		"zone in a held VIP":     frame(`{"status":{"announce":{"holds":["fe80::1%\u001b[31m"]}}}`),
 		"negative adjacencies":   frame(`{"status":{"announce":{"full4":-1}}}`),
 		"negative restarts":      frame(`{"status":{"server":{"restarts":-1}}}`),
 		"negative omitted":       frame(`{"status":{"omitted":-1}}`),

@@ -117,8 +117,18 @@ func (s *ServiceStatus) sanitise() error {
 }
 
 func (a *AnnounceStatus) sanitise() error {
-	if a.Protocol != "" && a.Protocol != "ospf" && a.Protocol != "bgp" {
-		return fmt.Errorf("announcing protocol %q is neither ospf nor bgp", clean(a.Protocol, 16))
+	switch a.Protocol {
+	case "", "ospf", "bgp", "vrrp":
+	default:
+		return fmt.Errorf("announcing protocol %q is neither ospf, bgp nor vrrp", clean(a.Protocol, 16))
+	}
+	if err := count("held VIPs", len(a.Holds), maxVIPs); err != nil {
+		return err
+	}
+	for _, v := range a.Holds {
+		if err := address(v); err != nil {
+			return err
+		}
 	}
 	a.Error = clean(a.Error, maxText)
 	if err := count("daemons", len(a.Daemons), maxDaemons); err != nil {

@@ -150,10 +150,11 @@ type ProbeStatus struct {
 
 // AnnounceStatus says how the routing daemons are.
 type AnnounceStatus struct {
-	Protocol string         `json:"protocol,omitempty"` // ospf, bgp; empty: none wanted
+	Protocol string         `json:"protocol,omitempty"` // ospf, bgp, vrrp; empty: none wanted
 	Daemons  []DaemonStatus `json:"daemons,omitempty"`
-	Full4    int            `json:"full4"` // neighbours with a full adjacency (OSPFv2) or an established session (BGP, IPv4)
-	Full6    int            `json:"full6"` // the same of OSPFv3 or BGP over IPv6
+	Full4    int            `json:"full4"`           // neighbours with a full adjacency (OSPFv2) or an established session (BGP, IPv4)
+	Full6    int            `json:"full6"`           // the same of OSPFv3 or BGP over IPv6
+	Holds    []netip.Addr   `json:"holds,omitempty"` // VIPs that it has by VRRP, on eth0
 	Error    string         `json:"error,omitempty"`
 }
 

@@ -34,6 +34,7 @@ type Place interface {
 // Announcer keeps the routing daemons.
 type Announcer interface {
 	Want(spec announce.Spec)
+	Up(vips []netip.Addr)
 	Run(ctx context.Context)
 	Observe(ctx context.Context) channel.AnnounceStatus
 }

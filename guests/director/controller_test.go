@@ -37,6 +37,7 @@ type world struct {
 	answer     map[string]health.Answer
 	stuck      chan struct{} // probes of b wait for it whatever their time; nil: none does
 	spec       announce.Spec
+	up         []netip.Addr // VIPs that the daemons were told are on the loopback
 	ended      string
 	announcing bool
 	stall      chan struct{} // the table answers once it is closed; nil: at once
@@ -170,6 +171,19 @@ func (w fakePlace) Watch(ctx context.Context, _ func()) error {
 }
 
 type fakeAnnouncer struct{ *world }
+
+func (w fakeAnnouncer) Up(vips []netip.Addr) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.up = vips
+}
+
+// told says whether the daemons' last word is that exactly these VIPs are on the loopback.
+func (w *world) told(vips ...string) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.EqualFunc(w.up, vips, func(a netip.Addr, text string) bool { return a.String() == text })
+}
 
 func (w fakeAnnouncer) Want(spec announce.Spec) {
 	w.mu.Lock()
@@ -308,6 +322,9 @@ func TestLifeOfAVIP(t *testing.T) {
 			"+ director create server b 10.0.0.2:80 of 203.0.113.10:80/tcp weight 0 (not checked yet)")
 		time.Sleep(1500 * time.Millisecond) // b is asked twice
 		wantHistory(t, w, raise1, "+ 203.0.113.10")
+		if !w.told(vipA) {
+			t.Error("VRRP was not told of the VIP")
+		}
 		if got := len(w.wanted.Sysctls); got != 2 {
 			t.Errorf("%d sysctls, want the inside's and the balancer's", got)
 		}
@@ -322,6 +339,9 @@ func TestLifeOfAVIP(t *testing.T) {
 		slices.Sort(got)
 		if want := []string{"- 203.0.113.10", lower1, lower2}; !slices.Equal(got, want) {
 			t.Errorf("happened %q", got)
+		}
+		if !w.told() {
+			t.Error("VRRP was not told that the VIP has gone")
 		}
 		s, _ = c.Status(t.Context(), channel.Query{})
 		d := s.Services[0].Destinations[0]

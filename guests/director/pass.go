@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -149,6 +150,7 @@ func (c *Controller) pass(ctx context.Context, state channel.Apply) error {
 	c.mu.Lock()
 	c.held = held
 	c.mu.Unlock()
+	c.cfg.Announcer.Up(slices.SortedFunc(maps.Keys(held), netip.Addr.Compare))
 	c.commands.want(state.Balancer.Services, decision, before.Settling)
 	return errors.Join(tableErr, syncErr, err)
 }

@@ -242,7 +242,7 @@ func (p *planner) planAddresses(name string, want []address) {
 	gone := map[netip.Prefix]bool{}
 	for _, h := range have {
 		w, ok := wanted[h.Prefix]
-		if !ok && (h.Prefix.Addr().IsLoopback() || h.Prefix.Addr().IsLinkLocalUnicast()) {
+		if !ok && (h.Prefix.Addr().IsLoopback() || h.Prefix.Addr().IsLinkLocalUnicast() || p.floats(name, h.Prefix)) {
 			continue
 		}
 		reason := "not in the policy"

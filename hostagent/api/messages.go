@@ -2,6 +2,7 @@ package api
 
 import (
 	"fmt"
+	"net/netip"
 	"time"
 
 	"github.com/bladenet/bladenet/policy"
@@ -317,6 +318,9 @@ type Director struct {
 	Seen      time.Time `json:"seen,omitzero"`
 	Error     string    `json:"error,omitempty"`
 	Neighbors int       `json:"neighbors"` // routers with a full adjacency, both families added
+
+	Protocol string       `json:"protocol,omitempty"` // by which it announces: ospf, bgp, vrrp
+	Holds    []netip.Addr `json:"holds,omitempty"`    // VIPs that it has by VRRP
 }
 
 // Machine is what a real server that is a virtual machine last said of itself.

@@ -37,20 +37,29 @@ func TestMain(m *testing.M) {
 		os.Exit(m.Run())
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
-	s := New(Config{Log: log, Programs: programs, Run: os.Getenv("ANNOUNCE_TEST_RUN"), User: "frr", Guard: []string{"env", "ANNOUNCE_TEST_GUARD=1", os.Args[0]}})
+	s := New(Config{
+		Log: log, Programs: programs, Run: os.Getenv("ANNOUNCE_TEST_RUN"), User: "frr", Guard: []string{"env", "ANNOUNCE_TEST_GUARD=1", os.Args[0]},
+		Keepalived: keepalivedProgram, Pair: os.Getenv("ANNOUNCE_TEST_RUN"),
+	})
 	s.Want(liveSpecs()[name])
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() { s.Run(ctx); close(done) }()
 	go func() {
-		// A line is another list of VIPs, the end of the input the end.
+		// A line is another list of VIPs, or behind "up" of those that are on the loopback; the end of the input is the end.
 		lines := bufio.NewScanner(os.Stdin)
 		for lines.Scan() {
-			spec := liveSpecs()[name]
-			spec.VIPs = nil
-			for _, v := range strings.Fields(lines.Text()) {
-				spec.VIPs = append(spec.VIPs, netip.MustParseAddr(v))
+			text, up := strings.CutPrefix(lines.Text(), "up")
+			var vips []netip.Addr
+			for _, v := range strings.Fields(text) {
+				vips = append(vips, netip.MustParseAddr(v))
 			}
+			if up {
+				s.Up(vips)
+				continue
+			}
+			spec := liveSpecs()[name]
+			spec.VIPs = vips
 			s.Want(spec)
 		}
 		cancel()
@@ -79,7 +88,13 @@ func liveSpecs() map[string]Spec {
 	dead, hold := base, base
 	dead.OSPF = &policy.OSPF{Area: "0.0.0.0", Hello: time.Second, Dead: 4 * time.Second}
 	hold.BGP = &policy.BGP{AS: 64512, PeerAS: 64500}
+	first, second := policy.Announce{RouterID: a(director4)}, policy.Announce{RouterID: a(second4)}
+	first.VRRP, second.VRRP = &policy.VRRP{ID: 40, Priority: 150, Interval: 200 * time.Millisecond}, &policy.VRRP{ID: 40, Priority: 100, Interval: 200 * time.Millisecond}
+	floating := []netip.Addr{a(float4), a(float6)}
 	return map[string]Spec{
+		"vrrp-first":  {Hostname: "dir-1", Announce: first, VIPs: floating},
+		"vrrp-second": {Hostname: "dir-2", Announce: second, VIPs: floating},
+
 		"ospf-dead": {Hostname: "dir", Announce: dead, VIPs: vips}, // routers are lost after OSPF's dead interval
 		"bgp-hold":  {Hostname: "dir", Announce: hold, VIPs: vips}, // or BGP's hold time
 		"ospf":      {Hostname: "dir", Announce: ospf, VIPs: vips},
@@ -109,7 +124,7 @@ func TestKernelDaemonsAcceptEveryConfiguration(t *testing.T) {
 			}
 		}
 	}
-	if len(refuses) != 5 {
+	if len(refuses) != 6 {
 		t.Errorf("daemons met: %v", refuses)
 	}
 }
@@ -119,6 +134,16 @@ func dryRun(t *testing.T, daemon, text string) string {
 	file := filepath.Join(openDir(t), daemon+".conf")
 	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
+	}
+	if daemon == keepalived { // whose exit status is 0 only where it has no complaint, not even that there is no eth0 here
+		out, _ := exec.Command(keepalivedProgram, "--config-test", "--vrrp", "-f", file).CombinedOutput()
+		var bad []string
+		for line := range strings.Lines(string(out)) {
+			if !strings.Contains(line, " doesn't exist") && !strings.Contains(line, "Non-existent interface") {
+				bad = append(bad, strings.TrimSpace(line))
+			}
+		}
+		return strings.Join(bad, "; ")
 	}
 	out, err := exec.Command(filepath.Join(programs, daemon), "-C", "-f", file).CombinedOutput()
 	if err != nil {

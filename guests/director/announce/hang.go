@@ -1,11 +1,9 @@
 package announce
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"time"
 )
 
@@ -25,7 +23,7 @@ func (d *daemon) watch(ctx context.Context, pid int) error {
 	silent := make(chan error, 1)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	go func() { silent <- d.interview(ctx) }()
+	go func() { silent <- d.interview(ctx, pid) }()
 	look := time.NewTicker(lookEvery)
 	defer look.Stop()
 	for stopped := 0; stopped < looksFrozen; {
@@ -37,7 +35,7 @@ func (d *daemon) watch(ctx context.Context, pid int) error {
 			return err
 		case <-look.C:
 		}
-		if Stopped(pid) {
+		if Stopped(pid) || d.name == keepalived && Stopped(d.child()) {
 			stopped++
 		} else {
 			stopped = 0
@@ -50,10 +48,10 @@ func (d *daemon) watch(ctx context.Context, pid int) error {
 
 // interview asks the daemon for a sign of life again and again, and returns when it gives none. Questions are counted, not the time:
 // a machine that stood still finds one of them late.
-func (d *daemon) interview(ctx context.Context) error {
+func (d *daemon) interview(ctx context.Context, pid int) error {
 	patience := asksBooting
 	for missed := 0; missed < patience; {
-		if _, err := ask(ctx, d.path(".vty"), "echo alive"); err == nil {
+		if d.answers(ctx, pid) {
 			patience, missed = asksSilent, 0
 		} else {
 			missed++
@@ -67,12 +65,17 @@ func (d *daemon) interview(ctx context.Context) error {
 	return fmt.Errorf("it does not answer, %d times", patience)
 }
 
-// Stopped says whether a process is stopped, by the third field of /proc/PID/stat (proc(5)). The second may hold anything.
-func Stopped(pid int) bool {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return false
+// answers asks a daemon once.
+func (d *daemon) answers(ctx context.Context, pid int) bool {
+	if d.name == keepalived {
+		return d.dumps(ctx, pid)
 	}
-	rest := stat[bytes.LastIndexByte(stat, ')')+1:]
-	return len(rest) > 1 && (rest[1] == 'T' || rest[1] == 't')
+	_, err := ask(ctx, d.path(".vty"), "echo alive")
+	return err == nil
+}
+
+// Stopped says whether a process is stopped.
+func Stopped(pid int) bool {
+	stat, err := readStat(pid)
+	return err == nil && (stat.state == 'T' || stat.state == 't')
 }

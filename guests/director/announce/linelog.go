@@ -3,6 +3,8 @@ package announce
 import (
 	"bytes"
 	"log/slog"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -17,6 +19,7 @@ const (
 type lineLog struct {
 	log    *slog.Logger
 	daemon string
+	skip   []string // what is in a line that is of no use
 
 	part  []byte
 	count int
@@ -37,7 +40,7 @@ func (l *lineLog) Write(p []byte) (int, error) {
 }
 
 func (l *lineLog) say(line string) {
-	if line == "" {
+	if line == "" || slices.ContainsFunc(l.skip, func(s string) bool { return strings.Contains(line, s) }) {
 		return
 	}
 	now := time.Now()

@@ -39,6 +39,13 @@ func (s *Supervisor) retell(ctx context.Context, files map[string]string) error 
 		if !wanted || after == d.file || !d.alive.Load() {
 			continue
 		}
+		if name == keepalived {
+			if err := d.reload(after); err != nil {
+				return err
+			}
+			s.cfg.Log.Info("told a routing daemon its VIPs", "daemon", name)
+			continue
+		}
 		commands, ok := liveChange(d.file, after)
 		if !ok {
 			continue

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/bladenet/bladenet/guests/channel"
+	"github.com/bladenet/bladenet/guests/inside"
 )
 
 // Observe says how the daemons and their neighbours are. What a daemon does not answer is counted as no neighbour, with the
@@ -28,6 +29,10 @@ func (s *Supervisor) Observe(ctx context.Context) channel.AnnounceStatus {
 	}
 	s.mu.Unlock()
 	errs := []error{err}
+	if want.Announce.VRRP != nil {
+		holds, err := inside.Floating(ctx, "")
+		status.Holds, errs = holds, append(errs, err)
+	}
 	if ready {
 		var err4, err6 error
 		switch status.Protocol {

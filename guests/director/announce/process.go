@@ -88,15 +88,18 @@ func (d *daemon) once(ctx context.Context) error {
 	run, end := context.WithCancel(ctx)
 	defer end()
 	d.renewal.Store(&end)
-	if d.name == zebra {
+	switch d.name {
+	case zebra:
 		defer d.cfg.forgetZebra()
-	} else {
+	case keepalived:
+		defer d.endKeepalived()
+	default:
 		waitFor(run, d.cfg.zebraSocket())
 	}
-	cmd := exec.CommandContext(run, filepath.Join(d.cfg.Programs, d.name), d.args()...)
-	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
-	cmd.Dir = d.cfg.Run
-	said := &lineLog{log: d.cfg.Log, daemon: d.name}
+	cmd := exec.CommandContext(run, d.program(), d.args()...)
+	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "TMPDIR=" + d.dir()}
+	cmd.Dir = d.dir()
+	said := &lineLog{log: d.cfg.Log, daemon: d.name, skip: d.chatter()}
 	cmd.Stdout, cmd.Stderr = said, said
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pgid: d.group}
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
@@ -115,6 +118,9 @@ func (d *daemon) once(ctx context.Context) error {
 			hung <- err
 			end()
 			_ = cmd.Process.Signal(syscall.SIGCONT)
+			if d.name == keepalived {
+				_ = unix.Kill(d.child(), unix.SIGCONT)
+			}
 		}
 	}()
 	err := cmd.Wait()
@@ -138,6 +144,10 @@ func (d *daemon) once(ctx context.Context) error {
 // evict ends a daemon that outlived both its supervisor and its guard: it would hold the lock on its pid file for ever. Who
 // holds the lock is the kernel's word, so no other process is met.
 func (d *daemon) evict() error {
+	if d.name == keepalived {
+		d.endKeepalived()
+		return nil
+	}
 	f, err := os.OpenFile(d.path(".pid"), os.O_RDWR, 0)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
@@ -161,9 +171,27 @@ func (d *daemon) evict() error {
 	return errors.New("an older daemon does not end")
 }
 
-func (d *daemon) path(suffix string) string { return filepath.Join(d.cfg.Run, d.name+suffix) }
+func (d *daemon) path(suffix string) string { return filepath.Join(d.dir(), d.name+suffix) }
+
+// dir is where the daemon's files are.
+func (d *daemon) dir() string {
+	if d.name == keepalived {
+		return d.cfg.Pair
+	}
+	return d.cfg.Run
+}
+
+func (d *daemon) program() string {
+	if d.name == keepalived {
+		return d.cfg.Keepalived
+	}
+	return filepath.Join(d.cfg.Programs, d.name)
+}
 
 func (d *daemon) args() []string {
+	if d.name == keepalived {
+		return d.keepalivedArgs()
+	}
 	args := []string{
 		"-f", d.path(".conf"), "-i", d.path(".pid"), "-z", d.cfg.zebraSocket(), "--vty_socket", d.cfg.Run,
 		"-P", "0", "-u", d.cfg.User, "-g", d.cfg.User,

@@ -24,6 +24,11 @@ func Render(s Spec) map[string]string {
 	out := map[string]string{}
 	for _, d := range s.Daemons() {
 		var c config
+		if d == keepalived {
+			c.vrrp(s)
+			out[d] = c.String()
+			continue
+		}
 		c.line("! written by bladeguest; changes are lost")
 		c.line("frr defaults traditional")
 		if s.Hostname != "" {

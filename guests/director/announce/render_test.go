@@ -46,6 +46,14 @@ func specs() map[string]Spec {
 				BGP: &policy.BGP{AS: 4200000000, PeerAS: 4200000000},
 			},
 		},
+		"vrrp": {
+			Hostname: "dir-1", VIPs: []netip.Addr{a("192.0.2.12"), a("2001:db8:111::10"), a("192.0.2.10")},
+			Announce: policy.Announce{RouterID: a("192.0.2.2"), VRRP: &policy.VRRP{ID: 40, Priority: 150, Interval: 250 * time.Millisecond}},
+		},
+		"vrrp-drained": {
+			VIPs:     []netip.Addr{a("192.0.2.12")},
+			Announce: policy.Announce{RouterID: a("192.0.2.2"), Drained: true, VRRP: &policy.VRRP{Priority: 1, Interval: 40 * time.Second}},
+		},
 		"none": {Hostname: "dir", VIPs: both},
 	}
 }
@@ -104,6 +112,8 @@ func TestOnlyVIPsLeave(t *testing.T) {
 						t.Errorf("%s redistributes without a route map: %s", daemon, line)
 					case len(f) > 0 && f[0] == "interface" && f[1] != "eth0":
 						t.Errorf("%s speaks on %s", daemon, f[1])
+					case len(f) == 3 && f[1] == "dev" && (!permitted[f[0]] || f[2] != "eth0"):
+						t.Errorf("%s puts %s on %s", daemon, f[0], f[2])
 					case len(f) > 0 && f[0] == "network":
 						t.Errorf("%s names a network: %s", daemon, line)
 					}

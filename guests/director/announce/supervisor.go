@@ -2,8 +2,10 @@ package announce
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"maps"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -18,6 +20,9 @@ type Config struct {
 	Run      string   // directory for their configurations and sockets, made by the supervisor
 	User     string   // whom they run as; root would be refused by their own group check
 	Guard    []string // command that runs Guard
+
+	Keepalived string // VRRP's program: /usr/sbin/keepalived on Debian
+	Pair       string // directory for its files, made by the supervisor: root's own, as the daemon is
 }
 
 // Supervisor keeps the daemons of one Spec alive. A daemon that ends is started again, later and later; one whose
@@ -28,6 +33,7 @@ type Supervisor struct {
 
 	mu      sync.Mutex
 	want    Spec
+	up      []netip.Addr // VIPs that are on the loopback
 	running map[string]*daemon
 	guard   *guard // only Run touches it
 	err     error  // why the daemons could not be prepared
@@ -49,6 +55,21 @@ func (s *Supervisor) Want(spec Spec) {
 	}
 }
 
+// Up says which VIPs are on the loopback now: FRR's daemons see it by themselves, VRRP's is told. It returns at once.
+func (s *Supervisor) Up(vips []netip.Addr) {
+	s.mu.Lock()
+	same := slices.Equal(s.up, vips)
+	s.up = vips
+	s.mu.Unlock()
+	if same {
+		return
+	}
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
 // retryPrepare is how long the supervisor waits after it could not write a configuration.
 const retryPrepare = 5 * time.Second
 
@@ -63,9 +84,10 @@ func (s *Supervisor) Run(ctx context.Context) {
 	}()
 	for {
 		s.mu.Lock()
-		spec := s.want
+		spec, up := s.want, s.up
 		s.mu.Unlock()
-		err := s.converge(ctx, spec)
+		vipErr := s.cfg.tellVIPs(spec, up)
+		err := errors.Join(vipErr, s.converge(ctx, spec))
 		s.mu.Lock()
 		changed := err != nil && (s.err == nil || s.err.Error() != err.Error())
 		s.err = err
@@ -117,8 +139,8 @@ func (s *Supervisor) converge(ctx context.Context, spec Spec) error {
 	}
 	s.stop(func(name string) bool {
 		d := s.running[name]
-		// Everything else hangs on zebra.
-		return files[name] != d.file || s.running[zebra] == nil || files[zebra] != s.running[zebra].file
+		// Everything else of FRR's hangs on zebra.
+		return files[name] != d.file || name != keepalived && (s.running[zebra] == nil || files[zebra] != s.running[zebra].file)
 	})
 	if len(names) == 0 {
 		return nil
@@ -126,22 +148,18 @@ func (s *Supervisor) converge(ctx context.Context, spec Spec) error {
 	if err := s.guarded(); err != nil {
 		return err
 	}
-	owner, err := lookup(s.cfg.User)
+	owner, err := s.prepare(spec)
 	if err != nil {
-		return err
-	}
-	if err := prepareDir(s.cfg.Run, owner); err != nil {
 		return err
 	}
 	for _, name := range names {
 		if s.running[name] != nil {
 			continue
 		}
-		path := filepath.Join(s.cfg.Run, name+".conf")
-		if err := writeOwned(path, files[name], owner); err != nil {
+		d := &daemon{name: name, file: files[name], cfg: s.cfg, group: s.guard.pid, done: make(chan struct{})}
+		if err := writeOwned(d.path(".conf"), files[name], owner); err != nil {
 			return err
 		}
-		d := &daemon{name: name, file: files[name], cfg: s.cfg, group: s.guard.pid, done: make(chan struct{})}
 		if name == zebra {
 			d.fell = s.renewOthers
 			s.cfg.forgetZebra()
@@ -154,6 +172,18 @@ func (s *Supervisor) converge(ctx context.Context, spec Spec) error {
 		go d.keep(dctx)
 	}
 	return nil
+}
+
+// prepare makes the daemons' directory and says who owns it.
+func (s *Supervisor) prepare(spec Spec) (owner, error) {
+	if spec.Announce.VRRP != nil {
+		return owner{}, prepareDir(s.cfg.Pair, owner{})
+	}
+	o, err := lookup(s.cfg.User)
+	if err != nil {
+		return owner{}, err
+	}
+	return o, prepareDir(s.cfg.Run, o)
 }
 
 // renewOthers lets every daemon withdraw what it announces and start again: without zebra it does not hear of VIPs that leave the
