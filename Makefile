@@ -14,7 +14,7 @@ LEVELS := kernel,lab
 # Packages with tests that need a blade's kernel.
 KERNEL = $(shell grep -rlE "^//go:build kernel" --include=*_test.go bridges cmd guests hostagent packaging policy test/bench | xargs -n1 dirname | sort -u | sed "s|^|./|")
 
-.PHONY: help deps build images package demo test lint unit kernel e2e systemd failover sites chaos soak crash differential bench bench-deps fuzz clean
+.PHONY: help deps build images package demo test lint unit kernel e2e systemd failover sites vrrp chaos soak crash differential bench bench-deps fuzz clean
 
 help: ## what there is
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -76,6 +76,11 @@ sites: images ## two sites, one director by OSPF and one by BGP: locality, a sit
 	bin/lab down --name $(LAB)-sites
 	trap 'bin/lab down --name $(LAB)-sites' EXIT; bin/lab up --name $(LAB)-sites --blades 2 --fleet test/fleets/two-sites --agent && \
 	bin/lab test --name $(LAB)-sites --in machine -v --run TestTwoSites --timeout 15m ./test/e2e/twoblades
+
+vrrp: images ## two directors on a LAN without a routing protocol: one dies, hangs, loses its real servers, is drained, in the lab
+	bin/lab down --name $(LAB)-vrrp
+	trap 'bin/lab down --name $(LAB)-vrrp' EXIT; bin/lab up --name $(LAB)-vrrp --blades 2 --fleet test/fleets/vrrp --agent && \
+	bin/lab test --name $(LAB)-vrrp --in machine -v --run TestVRRPPair --timeout 15m ./test/e2e/twoblades
 
 CHAOS ?= 10m
 RESTARTS ?= 100

@@ -99,6 +99,9 @@ func routed(f *policy.Fleet, network policy.Network) routedNetwork {
 		if d.BGP != nil {
 			r.BGP = &bgpPeer{d.BGP.PeerAS, d.BGP.AS, d.BGP.BFD}
 		}
+		if d.VRRP != nil { // which is for routers that speak neither
+			r.OSPF, r.BGP = nil, nil
+		}
 	}
 	return r
 }

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -163,7 +164,7 @@ func untracked(t *testing.T) {
 		for _, family := range []string{"ipv4", "ipv6"} {
 			list := on(t, blade, "conntrack", "-L", "-f", family)
 			for line := range strings.Lines(list) {
-				for _, vip := range append(webVIPs, udpVIPs...) {
+				for _, vip := range slices.Concat(webVIPs, udpVIPs, floatingVIPs) {
 					if strings.Contains(line, "="+vip.String()+" ") {
 						t.Errorf("%s tracks a VIP: %s", blade, line)
 					}
