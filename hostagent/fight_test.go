@@ -211,6 +211,27 @@ func TestADirectorOfAPairIsReady(t *testing.T) {
 	}
 }
 
+// TestADirectorWithoutVRRPSaysSo: one whose image is older than its policy has no daemon for it, which its status must say.
+func TestADirectorWithoutVRRPSaysSo(t *testing.T) {
+	pair := policy.Announce{VRRP: &policy.VRRP{Priority: 100}}
+	for _, c := range []struct {
+		wanted  policy.Announce
+		status  channel.Status
+		inForce bool
+		want    string
+	}{
+		{pair, channel.Status{}, true, "its VRRP does not run yet"},
+		{pair, channel.Status{}, false, ""}, // which status says by itself
+		{pair, holding(), true, ""},
+		{pair, channel.Status{Error: "no"}, true, "no"},
+		{policy.Announce{}, channel.Status{}, true, ""},
+	} {
+		if got := directorStatus(c.wanted, directorAnswer{status: c.status, inForce: c.inForce}, true).Error; got != c.want {
+			t.Errorf("%+v: %q, want %q", c.status, got, c.want)
+		}
+	}
+}
+
 // TestAChatteringDirectorDoesNotFillTheJournal says something new at each question for ten minutes.
 func TestAChatteringDirectorDoesNotFillTheJournal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

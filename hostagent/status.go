@@ -141,15 +141,15 @@ func (a *Agent) guestStatus(g policy.Guest, have guests.State) api.Guest {
 	answer, ok := a.directors.last(g.Name)
 	switch {
 	case g.Balancer != nil:
-		s.Director = directorStatus(answer, ok)
+		s.Director = directorStatus(g.Balancer.Announce, answer, ok)
 	case g.Driver == policy.DriverKVM:
 		s.Machine = machineStatus(answer, ok)
 	}
 	return s
 }
 
-// directorStatus is the last word of a director; ok says whether there is one.
-func directorStatus(answer directorAnswer, ok bool) *api.Director {
+// directorStatus is the last word of a director that should announce so; ok says whether there is one.
+func directorStatus(wanted policy.Announce, answer directorAnswer, ok bool) *api.Director {
 	out := &api.Director{}
 	if !ok {
 		return out
@@ -157,6 +157,9 @@ func directorStatus(answer directorAnswer, ok bool) *api.Director {
 	out.Answering, out.InForce, out.Seen = answer.answers(), answer.inForce, answer.seen
 	out.Protocol, out.Holds = answer.status.Announce.Protocol, answer.status.Announce.Holds
 	out.Neighbors, out.Error = answer.status.Announce.Full4+answer.status.Announce.Full6, answer.problem()
+	if ready, why := pairReady(answer.status.Announce); wanted.VRRP != nil && out.InForce && out.Error == "" && !ready {
+		out.Error = why
+	}
 	return out
 }
 

@@ -29,8 +29,8 @@ func TestAttacksAreDropped(t *testing.T) {
 			attackAll(t, b, classes)
 		}
 	}
-	if len(classes) < 109 {
-		t.Errorf("%d classes of attack, want 109 at least", len(classes))
+	if len(classes) < 137 {
+		t.Errorf("%d classes of attack, want 137 at least", len(classes))
 	}
 }
 
