@@ -12,17 +12,22 @@ import (
 	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
 
+	"github.com/bladenet/bladenet/policy"
 	"github.com/bladenet/bladenet/policy/filter"
 	"github.com/bladenet/bladenet/policy/filter/filtertest"
 )
 
-// TestAttacksComeToNothing lets every guest of a public and a private blade, directors too, and the VLANs, try every class of attack on the kernel: no frame
+// TestAttacksComeToNothing lets every guest of a public and a private blade, and of one with a pair, directors too, and the VLANs, try every class of attack on the kernel: no frame
 // comes out of any port, and each is counted under its reason for the port that it came from.
 func TestAttacksComeToNothing(t *testing.T) {
+	blades := []policy.Blade{withPair(t)}
 	for _, name := range nantesBlades()[:2] {
-		t.Run(string(name), func(t *testing.T) {
+		blades = append(blades, nantes(t, name))
+	}
+	for _, b := range blades {
+		t.Run(string(b.Name), func(t *testing.T) {
 			namespace(t)
-			k, b := open(t), nantes(t, name)
+			k := open(t)
 			bring(t, k, unlimited(filter.Compile(b)))
 			x := newBench(t, b)
 			attacks := filtertest.LinkAttacks(b)
@@ -34,6 +39,28 @@ func TestAttacksComeToNothing(t *testing.T) {
 			}
 		})
 	}
+}
+
+// withPair is a blade of a drawn fleet on which a director announces by VRRP.
+func withPair(t *testing.T) policy.Blade {
+	t.Helper()
+	for seed := range uint64(20) {
+		f, diagnostics := policy.Load(filtertest.Fleet(seed))
+		if diagnostics.HasErrors() {
+			t.Fatal(diagnostics)
+		}
+		for _, entry := range f.Blades {
+			b, err := policy.Derive(f, entry.Name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if slices.ContainsFunc(b.Peers, func(p policy.Peer) bool { return p.VRRP != nil && p.Blade == b.Name }) {
+				return b
+			}
+		}
+	}
+	t.Fatal("no drawn fleet has a pair")
+	return policy.Blade{}
 }
 
 func (x *bench) attack(k *Kernel, a filtertest.Attack) {
