@@ -264,7 +264,7 @@ func (a *Agent) keep(ctx context.Context) bool {
 	err := a.pass(ctx, nil) // logged and noted where it failed
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return err == nil && len(a.waiting) == 0
+	return err == nil && len(a.waiting) == 0 && a.unkept == ""
 }
 
 // pass brings the blade to the revision in force. The caller holds passing.

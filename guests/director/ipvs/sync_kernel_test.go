@@ -134,32 +134,10 @@ func cabled(t *testing.T) (here, there *traffic.Namespace) {
 			if err := n.Set("ipv6/conf/"+name+"/disable_ipv6", "0"); err != nil {
 				t.Fatal(err)
 			}
-			in(t, n, func() error { return addressed(name, addrs) })
+			in(t, n, func() error { return traffic.Addressed(name, addrs...) })
 		}
 	}
 	return spaces[0], spaces[1]
-}
-
-// addressed sets a link up and gives it addresses.
-func addressed(link string, addrs []string) error {
-	l, err := netlink.LinkByName(link)
-	if err != nil {
-		return err
-	}
-	if err := netlink.LinkSetUp(l); err != nil {
-		return err
-	}
-	for _, text := range addrs {
-		a, err := netlink.ParseAddr(text)
-		if err != nil {
-			return err
-		}
-		a.Flags = unix.IFA_F_NODAD
-		if err := netlink.AddrAdd(l, a); err != nil {
-			return fmt.Errorf("%s on %s: %w", text, link, err)
-		}
-	}
-	return nil
 }
 
 func in(t *testing.T, n *traffic.Namespace, do func() error) {

@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
 	"github.com/bladenet/bladenet/guests/director/health"
 	"github.com/bladenet/bladenet/policy"
@@ -61,7 +60,7 @@ func newScene(t *testing.T) *scene {
 		} {
 			s.set(n, "ipv6/conf/"+link+"/disable_ipv6", "0")
 			s.set(n, "ipv4/conf/"+link+"/rp_filter", "0")
-			s.in(n, func() error { return addressed(link, addrs...) })
+			s.in(n, func() error { return traffic.Addressed(link, addrs...) })
 		}
 		s.set(n, "ipv4/conf/all/rp_filter", "0")
 	}
@@ -89,33 +88,11 @@ func (s *scene) set(n *traffic.Namespace, key, value string) {
 	}
 }
 
-// addressed sets a link up and gives it addresses.
-func addressed(link string, addrs ...string) error {
-	l, err := netlink.LinkByName(link)
-	if err != nil {
-		return err
-	}
-	if err := netlink.LinkSetUp(l); err != nil {
-		return err
-	}
-	for _, text := range addrs {
-		a, err := netlink.ParseAddr(text)
-		if err != nil {
-			return err
-		}
-		a.Flags = unix.IFA_F_NODAD
-		if err := netlink.AddrReplace(l, a); err != nil {
-			return fmt.Errorf("%s on %s: %w", text, link, err)
-		}
-	}
-	return nil
-}
-
 func (s *scene) vips(n *traffic.Namespace, there bool) {
 	s.t.Helper()
 	s.in(n, func() error {
 		if there {
-			return addressed("lo", vip4.Addr().String()+"/32", vip6.Addr().String()+"/128")
+			return traffic.Addressed("lo", vip4.Addr().String()+"/32", vip6.Addr().String()+"/128")
 		}
 		lo, err := netlink.LinkByName("lo")
 		if err != nil {

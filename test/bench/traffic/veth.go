@@ -72,6 +72,28 @@ func (n *Namespace) Own(link string, a netip.Addr) error {
 	})
 }
 
+// Addressed sets a link of its thread's namespace up and gives it addresses, written with their prefixes. Nobody is asked first whether they are free.
+func Addressed(link string, addresses ...string) error {
+	l, err := netlink.LinkByName(link)
+	if err != nil {
+		return err
+	}
+	if err := netlink.LinkSetUp(l); err != nil {
+		return err
+	}
+	for _, text := range addresses {
+		a, err := netlink.ParseAddr(text)
+		if err != nil {
+			return err
+		}
+		a.Flags = unix.IFA_F_NODAD
+		if err := netlink.AddrReplace(l, a); err != nil {
+			return fmt.Errorf("%s on %s: %w", text, link, err)
+		}
+	}
+	return nil
+}
+
 // Route sends what is for a network out of a link, to a neighbour whose MAC is known.
 func (n *Namespace) Route(to netip.Prefix, link string, via netip.Addr, mac net.HardwareAddr) error {
 	return n.withLink(link, func(l netlink.Link) error {

@@ -39,9 +39,12 @@ func TestDirectReturn(t *testing.T) {
 }
 
 // bothAnswer wants each real server's word from each VIP.
-func bothAnswer() error {
+func bothAnswer() error { return allAnswer(webVIPs) }
+
+// allAnswer wants each real server's word from each of some VIPs.
+func allAnswer(vips []netip.Addr) error {
 	return traffic.In(clientSpace, func() error {
-		for _, vip := range webVIPs {
+		for _, vip := range vips {
 			seen := map[string]bool{}
 			for range 20 {
 				name, err := ask(vip)
