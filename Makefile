@@ -39,7 +39,7 @@ demo: images ## boot the lab and show a user's requests answered over a v4 and a
 	$(GO) run ./test/demo
 
 test: lint unit ## everything: lint, unit, kernel and end-to-end tests
-	$(MAKE) --jobs 2 --output-sync=target kernel e2e sites systemd # two labs of one processor each
+	$(MAKE) --jobs 2 --output-sync=target kernel e2e sites systemd vrrp # two labs of one processor each
 
 lint: deps ## formatting, vet, staticcheck
 	@test -z "$$($(GO) tool gofumpt -l . | tee /dev/stderr)"
