@@ -95,7 +95,7 @@ type Agent struct {
 	stopped   *stopped
 	spares    spares
 	limits    limits
-	directors *directors
+	helpers   *helpers
 	insides   *insides
 	backoff   guests.Backoff
 	order     []stage
@@ -157,7 +157,7 @@ func New(cfg Config) (*Agent, error) {
 		}
 	}
 	a.insides = &insides{log: a.log, wake: a.Wake, each: map[policy.GuestName]watched{}}
-	a.directors = &directors{log: a.log, wake: a.Wake, patience: cmp.Or(cfg.Silence, defaultSilence), dial: cfg.Dial, changed: a.recordRotation, each: map[policy.GuestName]*director{}}
+	a.helpers = &helpers{log: a.log, wake: a.Wake, patience: cmp.Or(cfg.Silence, defaultSilence), dial: cfg.Dial, changed: a.recordRotation, each: map[policy.GuestName]*conversation{}}
 	a.order, a.fill, a.storeLost = a.stages(), inside.Apply, a.watchStore
 	last, ok, err := store.Latest()
 	if err != nil {

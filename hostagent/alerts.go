@@ -23,7 +23,7 @@ func (a *Agent) wrong() []alert.Alert {
 		if how, ok := a.stopped.get(g.Name); g.Driver != policy.DriverKVM || ok && !how.Draining || a.spares.reason(g.Name) != "" {
 			continue
 		}
-		answer, ok := a.directors.last(g.Name)
+		answer, ok := a.helpers.last(g.Name)
 		switch {
 		case !ok:
 		case answer.err != nil && g.Balancer == nil:

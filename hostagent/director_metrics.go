@@ -16,7 +16,7 @@ func (a *Agent) writeDirectorMetrics(x *exposition, blade policy.Blade) {
 	}
 	var all []counted
 	for _, g := range blade.Guests {
-		if answer, ok := a.directors.last(g.Name); ok && answer.err == nil {
+		if answer, ok := a.helpers.last(g.Name); ok && answer.err == nil {
 			all = append(all, counted{g.Name, answer.counted})
 		}
 	}

@@ -24,7 +24,7 @@ func TestDirectorMetrics(t *testing.T) {
 		}},
 		Probes: []channel.ProbeStatus{{ID: "http/10.0.0.1:80/abcd", Guest: "www-1", Up: true, Took: 1500 * time.Microsecond, Ended: 9, Failed: 2}},
 	}
-	a := &Agent{directors: &directors{each: map[policy.GuestName]*director{"dir-1": {counted: status, seen: time.Now()}}}}
+	a := &Agent{helpers: &helpers{each: map[policy.GuestName]*conversation{"dir-1": {counted: status, seen: time.Now()}}}}
 	var text bytes.Buffer
 	x := &exposition{w: &text}
 	a.writeDirectorMetrics(x, policy.Blade{Guests: []policy.Guest{{Name: "dir-1"}, {Name: "www-1"}}})
@@ -37,15 +37,15 @@ func TestDirectorMetrics(t *testing.T) {
 // TestScrapesAskNowAndThen: while somebody scrapes, a director counts once in scrapeAge and not at each question; nobody scrapes, it does not.
 func TestScrapesAskNowAndThen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d := &directors{}
-		c := &director{}
+		d := &helpers{}
+		c := &conversation{}
 		asked := func(seconds int) (n int) {
 			for range 2 * seconds {
 				if d.query(c).Count {
 					n++
 					c.when = time.Now()
 				}
-				time.Sleep(directorPoll)
+				time.Sleep(helperPoll)
 			}
 			return n
 		}

@@ -94,7 +94,7 @@ func (a *Agent) connections(name policy.GuestName) (left int, text string) {
 			continue
 		}
 		directors++
-		answer, ok := a.directors.last(g.Name)
+		answer, ok := a.helpers.last(g.Name)
 		if !ok || !answer.inForce || answer.status.Error != "" {
 			return -1, fmt.Sprintf("waiting: %s has not taken it up yet", g.Name)
 		}

@@ -236,7 +236,7 @@ func TestADirectorWithoutVRRPSaysSo(t *testing.T) {
 func TestAChatteringDirectorDoesNotFillTheJournal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := trialAgent(t, t.TempDir(), &world{})
-		c := &director{}
+		c := &conversation{}
 		var many []int
 		for i := range 100 {
 			many = append(many, i+1)
@@ -246,8 +246,8 @@ func TestAChatteringDirectorDoesNotFillTheJournal(t *testing.T) {
 			if i%2 == 0 {
 				status = director2(many...)
 			}
-			a.directors.tell(c, "d1", status, time.Now())
-			time.Sleep(directorPoll)
+			a.helpers.tell(c, "d1", status, time.Now())
+			time.Sleep(helperPoll)
 		}
 		if n := kindsOf(a)[api.Rotation]; n == 0 || n > 20*(rotationLines+1) {
 			t.Errorf("%d entries in ten minutes", n)
@@ -264,11 +264,11 @@ func TestARestartedAgentTellsNoOldNews(t *testing.T) {
 	}{"a director that was there before": {time.Hour, false}, "a new one": {time.Second, true}} {
 		t.Run(name, func(t *testing.T) {
 			a, now := trialAgent(t, t.TempDir(), &world{}), time.Now()
-			d := &director{silence: silence{began: now.Add(-time.Minute)}}
+			d := &conversation{silence: silence{began: now.Add(-time.Minute)}}
 			say := func(status channel.Status) int {
 				before := kindsOf(a)[api.Rotation]
-				status.Uptime, now = c.uptime, now.Add(directorPoll)
-				a.directors.tell(d, "d1", status, now)
+				status.Uptime, now = c.uptime, now.Add(helperPoll)
+				a.helpers.tell(d, "d1", status, now)
 				return kindsOf(a)[api.Rotation] - before
 			}
 			if n := say(director2(100)); (n > 0) != c.first {

@@ -254,7 +254,7 @@ func (fullHistory) Save(revision.Revision) (revision.Revision, error) {
 func silentDirectors(t *testing.T, a *Agent) {
 	t.Helper()
 	a.order = append(a.order, stage{"director", a.tellDirectors})
-	a.directors.dial = func(ctx context.Context, _ uint32) (*channel.Client, error) {
+	a.helpers.dial = func(ctx context.Context, _ uint32) (*channel.Client, error) {
 		here, there := net.Pipe()
 		t.Cleanup(func() { here.Close(); there.Close() })
 		go func() { _, _ = io.Copy(io.Discard, there) }()

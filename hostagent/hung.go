@@ -28,7 +28,7 @@ type silence struct {
 
 // hung returns the running directors that do not answer any more, each with the reason to start it again. One that is paused, by an operator
 // (virsh suspend) or by the hypervisor, is not hung, and gets its time to answer anew when it goes on.
-func (d *directors) hung(have []guests.Observed, now time.Time) map[policy.GuestName]string {
+func (d *helpers) hung(have []guests.Observed, now time.Time) map[policy.GuestName]string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	out := map[policy.GuestName]string{}
@@ -51,7 +51,7 @@ func (d *directors) hung(have []guests.Observed, now time.Time) map[policy.Guest
 }
 
 // hung says whether a director that runs since a moment is hung, and for how long it has been silent.
-func (c *director) hung(patience time.Duration, since, now time.Time) (time.Duration, bool) {
+func (c *conversation) hung(patience time.Duration, since, now time.Time) (time.Duration, bool) {
 	for _, t := range []time.Time{c.seen, c.silence.began, c.silence.restarted} {
 		if t.After(since) {
 			since = t
@@ -62,7 +62,7 @@ func (c *director) hung(patience time.Duration, since, now time.Time) (time.Dura
 }
 
 // restarted notes that a hung director was stopped to be started again.
-func (d *directors) restarted(name policy.GuestName, now time.Time) {
+func (d *helpers) restarted(name policy.GuestName, now time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	c, ok := d.each[name]

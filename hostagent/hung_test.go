@@ -12,8 +12,8 @@ import (
 
 func TestHung(t *testing.T) {
 	start := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
-	silent := func(questions int, seen time.Duration, change func(*director)) *director {
-		c := &director{guest: director1(100), err: errors.New("timed out"), seen: start.Add(seen), silence: silence{questions: questions, began: start}}
+	silent := func(questions int, seen time.Duration, change func(*conversation)) *conversation {
+		c := &conversation{guest: director1(100), err: errors.New("timed out"), seen: start.Add(seen), silence: silence{questions: questions, began: start}}
 		if change != nil {
 			change(c)
 		}
@@ -21,7 +21,7 @@ func TestHung(t *testing.T) {
 	}
 	for _, c := range []struct {
 		name    string
-		d       *director
+		d       *conversation
 		phase   guests.Phase
 		started time.Duration
 		at      time.Duration
@@ -30,15 +30,15 @@ func TestHung(t *testing.T) {
 		{"long silent", silent(60, 0, nil), guests.Running, -time.Hour, 2 * time.Minute, true},
 		{"not long enough", silent(60, time.Second, nil), guests.Running, -time.Hour, 2 * time.Minute, false},
 		{"the agent was halted and has asked once", silent(1, 0, nil), guests.Running, -time.Hour, time.Hour, false},
-		{"it answers", silent(0, 0, func(d *director) { d.err = nil }), guests.Running, -time.Hour, time.Hour, false},
+		{"it answers", silent(0, 0, func(d *conversation) { d.err = nil }), guests.Running, -time.Hour, time.Hour, false},
 		{"it boots", silent(60, 0, nil), guests.Running, 3 * time.Minute, 4 * time.Minute, false},
-		{"it never answered", silent(60, -time.Hour, func(d *director) { d.seen = time.Time{} }), guests.Running, time.Second, 3 * time.Minute, true},
+		{"it never answered", silent(60, -time.Hour, func(d *conversation) { d.seen = time.Time{} }), guests.Running, time.Second, 3 * time.Minute, true},
 		{"suspended", silent(60, 0, nil), guests.Paused, -time.Hour, time.Hour, false},
-		{"a restart did not help", silent(60, 0, func(d *director) { d.silence.restarts = 1 }), guests.Running, -time.Hour, 3 * time.Minute, false},
-		{"a restart did not help for long", silent(60, 0, func(d *director) { d.silence.restarts = 1 }), guests.Running, -time.Hour, 4 * time.Minute, true},
-		{"no restart helps", silent(60, 0, func(d *director) { d.silence.restarts = 60 }), guests.Running, -time.Hour, longestSilence, true},
+		{"a restart did not help", silent(60, 0, func(d *conversation) { d.silence.restarts = 1 }), guests.Running, -time.Hour, 3 * time.Minute, false},
+		{"a restart did not help for long", silent(60, 0, func(d *conversation) { d.silence.restarts = 1 }), guests.Running, -time.Hour, 4 * time.Minute, true},
+		{"no restart helps", silent(60, 0, func(d *conversation) { d.silence.restarts = 60 }), guests.Running, -time.Hour, longestSilence, true},
 	} {
-		ds := &directors{patience: 2 * time.Minute, each: map[policy.GuestName]*director{"d1": c.d}}
+		ds := &helpers{patience: 2 * time.Minute, each: map[policy.GuestName]*conversation{"d1": c.d}}
 		have := []guests.Observed{
 			{Spec: guests.Spec{Name: "d1", Driver: policy.DriverKVM}, Phase: c.phase, Since: start.Add(c.started)},
 			{Spec: guests.Spec{Name: "www-1", Driver: policy.DriverLXC}, Phase: guests.Running},
@@ -53,8 +53,8 @@ func TestHung(t *testing.T) {
 // A director that was suspended for longer than the agent's patience is not stopped when it goes on.
 func TestAResumedDirectorGetsItsTime(t *testing.T) {
 	start := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
-	c := &director{guest: director1(100), err: errors.New("timed out"), seen: start, silence: silence{questions: 60, began: start.Add(-time.Hour)}}
-	ds := &directors{patience: 2 * time.Minute, each: map[policy.GuestName]*director{"d1": c}}
+	c := &conversation{guest: director1(100), err: errors.New("timed out"), seen: start, silence: silence{questions: 60, began: start.Add(-time.Hour)}}
+	ds := &helpers{patience: 2 * time.Minute, each: map[policy.GuestName]*conversation{"d1": c}}
 	at := func(after time.Duration, phase guests.Phase) bool {
 		o := guests.Observed{Spec: guests.Spec{Name: "d1", Driver: policy.DriverKVM}, Phase: phase, Since: start.Add(-time.Hour)}
 		return len(ds.hung([]guests.Observed{o}, start.Add(after))) > 0
@@ -73,8 +73,8 @@ func TestAResumedDirectorGetsItsTime(t *testing.T) {
 
 func TestRestartsOfAHungDirectorLieFurtherApart(t *testing.T) {
 	start := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
-	c := &director{guest: director1(100), seen: start, silence: silence{questions: 60}}
-	ds := &directors{each: map[policy.GuestName]*director{"d1": c}}
+	c := &conversation{guest: director1(100), seen: start, silence: silence{questions: 60}}
+	ds := &helpers{each: map[policy.GuestName]*conversation{"d1": c}}
 	ds.restarted("d1", start.Add(2*time.Minute))
 	ds.restarted("d1", start.Add(8*time.Minute))
 	if c.silence.restarts != 2 || c.silence.questions != 0 {
@@ -96,7 +96,7 @@ func TestASilentDirectorWakesTheAgent(t *testing.T) {
 	woken := make(chan struct{}, 100)
 	ds.wake = func() { woken <- struct{}{} }
 	d.fail = func() error { return errors.New("no route to guest") }
-	ds.each["d1"] = &director{guest: director1(100)}
+	ds.each["d1"] = &conversation{guest: director1(100)}
 	var client *channel.Client
 	for range hungQuestions + 1 {
 		client = ds.speak(t.Context(), ds.each["d1"], client)

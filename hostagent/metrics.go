@@ -48,7 +48,7 @@ func (a *Agent) writeMetrics(ctx context.Context, x *exposition) error {
 	x.one("fights", "gauge", "Objects that somebody else changes again and again.", a.fights.count())
 	a.meters.write(x)
 	writeGuestMetrics(x, s)
-	a.directors.scrape()
+	a.helpers.scrape()
 	a.writeDirectorMetrics(x, now.blade)
 	x.one("vip_conntrack_entries", "gauge", "Connection-tracking entries that name a VIP; 0 is the promise.", s.Filter.VIPConntrack)
 	if err := a.writeFilterMetrics(ctx, x, now.blade); err != nil {

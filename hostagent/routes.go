@@ -36,7 +36,7 @@ func (a *Agent) handlers() map[string]http.HandlerFunc {
 	return map[string]http.HandlerFunc{
 		"GET " + at + "status": func(w http.ResponseWriter, r *http.Request) {
 			if r.FormValue("count") != "" {
-				a.directors.count()
+				a.helpers.count()
 			}
 			answer(w)(a.Status(r.Context()))
 		},

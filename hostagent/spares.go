@@ -16,7 +16,7 @@ import (
 const (
 	spareFor   = 5 * time.Minute
 	spareDrain = 15 * time.Minute
-	spareLook  = 2 * directorPoll // how soon it is looked at again whether its connections have ended
+	spareLook  = 2 * helperPoll // how soon it is looked at again whether its connections have ended
 )
 
 // spareOff is why a spare one is off, to people.
@@ -66,7 +66,7 @@ func (a *Agent) holdSpares(p *pass, have guests.State, now time.Time) {
 			a.record(api.Entry{Kind: api.GuestIs, Guest: string(g.Name), Message: fmt.Sprintf("a spare one is wanted: %s has no quorum without it", said.short)})
 		}
 		if p.apply && is.calm && now.Sub(is.wanted) >= spareFor {
-			a.directors.count()
+			a.helpers.count()
 		}
 		next[g.Name] = is
 	}
@@ -82,7 +82,7 @@ func (a *Agent) call(blade []policy.Guest, g policy.Guest) call {
 		if d.Balancer == nil || !balances(d.Balancer, g.Name) {
 			continue
 		}
-		answer, ok := a.directors.last(d.Name)
+		answer, ok := a.helpers.last(d.Name)
 		if !ok || !answer.inForce || answer.status.Error != "" {
 			continue
 		}

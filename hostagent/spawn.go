@@ -347,7 +347,7 @@ func (a *Agent) heldBack(name policy.GuestName) string {
 }
 
 func (a *Agent) directorReady(g policy.Guest) (bool, string) {
-	answer, ok := a.directors.last(g.Name)
+	answer, ok := a.helpers.last(g.Name)
 	announce := g.Balancer.Announce
 	switch {
 	case !ok || answer.seen.IsZero():
@@ -383,7 +383,7 @@ func (a *Agent) machineMissing(g policy.Guest) string {
 	if g.Driver != policy.DriverKVM {
 		return ""
 	}
-	answer, ok := a.directors.last(g.Name)
+	answer, ok := a.helpers.last(g.Name)
 	switch service := answer.status.Server; {
 	case !ok || answer.seen.IsZero():
 		return "its helper does not answer yet"
@@ -406,7 +406,7 @@ func (a *Agent) serverReady(blade policy.Blade, g policy.Guest) (bool, string) {
 		if want == 0 {
 			continue
 		}
-		answer, ok := a.directors.last(d.Name)
+		answer, ok := a.helpers.last(d.Name)
 		if !ok || !answer.inForce || answer.status.Error != "" {
 			return false, string(d.Name) + " has not taken it up yet"
 		}

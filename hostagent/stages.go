@@ -184,8 +184,8 @@ func (a *Agent) removeGuests(ctx context.Context, p *pass) (work, error) {
 	w, err := a.guests(ctx, p, func(s guests.Steps) []guests.Step { return s.Remove })
 	if remove := w.apply; remove != nil {
 		w.apply = func(ctx context.Context) error {
-			a.directors.want(a.life, p.blade.Guests)
-			a.directors.settle(ctx)
+			a.helpers.want(a.life, p.blade.Guests)
+			a.helpers.settle(ctx)
 			return remove(ctx)
 		}
 	}
@@ -208,7 +208,7 @@ func (a *Agent) guests(ctx context.Context, p *pass, pick func(guests.Steps) []g
 	a.stopped.hold(have.Held)
 	a.holdSpares(p, have, time.Now())
 	a.backoff.Hold(have.Held, time.Now())
-	have.Hung = a.directors.hung(have.Guests, time.Now())
+	have.Hung = a.helpers.hung(have.Guests, time.Now())
 	if p.apply {
 		a.recordGuests(have.Guests)
 	}
@@ -229,7 +229,7 @@ func (a *Agent) guests(ctx context.Context, p *pass, pick func(guests.Steps) []g
 				a.backoff.Record(s, time.Now())
 				a.tried(s, err)
 				if s.Verb == plan.Stop && have.Hung[s.Name] != "" {
-					a.directors.restarted(s.Name, time.Now())
+					a.helpers.restarted(s.Name, time.Now())
 				}
 				a.health.beat(s.Object)
 			}
@@ -243,7 +243,7 @@ func (a *Agent) guests(ctx context.Context, p *pass, pick func(guests.Steps) []g
 // here is what they have not reached yet.
 func (a *Agent) tellDirectors(_ context.Context, p *pass) (work, error) {
 	if p.apply {
-		a.directors.want(a.life, p.blade.Guests)
+		a.helpers.want(a.life, p.blade.Guests)
 	}
 	var w work
 	for _, g := range p.blade.Guests {
@@ -251,7 +251,7 @@ func (a *Agent) tellDirectors(_ context.Context, p *pass) (work, error) {
 			continue
 		}
 		step := plan.Step{Subsystem: "director", Verb: plan.Update, Object: "state of " + string(g.Name), Guest: string(g.Name)}
-		answer, known := a.directors.last(g.Name)
+		answer, known := a.helpers.last(g.Name)
 		switch {
 		case known && answer.inForce && answer.status.Revision == stateDigest(g):
 			continue

@@ -138,7 +138,7 @@ func (a *Agent) guestStatus(g policy.Guest, have guests.State) api.Guest {
 			s.Addresses = append(s.Addresses, addr.String())
 		}
 	}
-	answer, ok := a.directors.last(g.Name)
+	answer, ok := a.helpers.last(g.Name)
 	switch {
 	case g.Balancer != nil:
 		s.Director = directorStatus(g.Balancer.Announce, answer, ok)
@@ -178,7 +178,7 @@ func machineStatus(answer directorAnswer, ok bool) *api.Machine {
 
 // serviceStatus is what a director of this blade says that it balances.
 func (a *Agent) serviceStatus(g policy.Guest) []api.Service {
-	answer, ok := a.directors.last(g.Name)
+	answer, ok := a.helpers.last(g.Name)
 	if !ok || answer.err != nil {
 		return nil
 	}

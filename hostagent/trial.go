@@ -239,7 +239,7 @@ func (a *Agent) foresee(ctx context.Context, blade policy.Blade) foreseen {
 		known.blocked[key(w.Step)] = true
 	}
 	for _, g := range blade.Guests {
-		if answer, ok := a.directors.last(g.Name); ok && answer.inForce && answer.status.Error == "" {
+		if answer, ok := a.helpers.last(g.Name); ok && answer.inForce && answer.status.Error == "" {
 			known.answers[string(g.Name)] = true
 		}
 	}

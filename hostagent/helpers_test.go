@@ -95,9 +95,9 @@ func director1(weight int) policy.Guest {
 	}
 }
 
-func conversations(t *testing.T, d *dialer) *directors {
+func conversations(t *testing.T, d *dialer) *helpers {
 	t.Helper()
-	return &directors{log: slog.New(slog.DiscardHandler), wake: func() {}, patience: time.Hour, dial: d.dial, changed: func(policy.GuestName, channel.Status, channel.Status) {}, each: map[policy.GuestName]*director{}}
+	return &helpers{log: slog.New(slog.DiscardHandler), wake: func() {}, patience: time.Hour, dial: d.dial, changed: func(policy.GuestName, channel.Status, channel.Status) {}, each: map[policy.GuestName]*conversation{}}
 }
 
 func until(t *testing.T, what string, ok func() bool) {
@@ -116,7 +116,7 @@ func TestADirectorGetsItsStateOnceAndEachChange(t *testing.T) {
 	inForce := func() bool { a, _ := ds.last("d1"); return a.inForce }
 	until(t, "first state in force", inForce)
 	ds.want(t.Context(), []policy.Guest{director1(100)})
-	time.Sleep(directorPoll + 100*time.Millisecond)
+	time.Sleep(helperPoll + 100*time.Millisecond)
 	if n := h.count(); n != 1 {
 		t.Errorf("an unchanged state was handed over %d times, want once", n)
 	}

@@ -18,10 +18,10 @@ import (
 
 // How often a director is asked how it is, how long it may take to answer, and to reach a state before a guest is removed.
 const (
-	directorPoll    = 500 * time.Millisecond
-	directorTimeout = 3 * time.Second
-	settleTimeout   = 5 * time.Second
-	settlePoll      = 20 * time.Millisecond
+	helperPoll    = 500 * time.Millisecond
+	helperTimeout = 3 * time.Second
+	settleTimeout = 5 * time.Second
+	settlePoll    = 20 * time.Millisecond
 )
 
 // How long at least lies between two tellings of what one director says.
@@ -30,10 +30,10 @@ const (
 	lastGap  = time.Minute
 )
 
-// directors keeps one conversation with the helper in each virtual machine of the blade, directors and those real servers that are one:
+// helpers keeps one conversation with the helper in each virtual machine of the blade, directors and those real servers that are one:
 // it hands over the wanted state when the helper has another one, and remembers the last answer. What it reads is a guest's word: shown,
 // never obeyed.
-type directors struct {
+type helpers struct {
 	log      *slog.Logger
 	wake     func()
 	patience time.Duration // how long one may be silent before it is hung
@@ -41,7 +41,7 @@ type directors struct {
 	changed  func(name policy.GuestName, before, after channel.Status) // is told what a director said when it was called last, and says now
 
 	mu      sync.Mutex
-	each    map[policy.GuestName]*director
+	each    map[policy.GuestName]*conversation
 	counted time.Time // until then loads are asked for at each question
 	scraped time.Time // until then they are asked for now and then
 }
@@ -55,27 +55,27 @@ const (
 )
 
 // query is what a director is asked now. The caller holds the mutex.
-func (d *directors) query(c *director) channel.Query {
+func (d *helpers) query(c *conversation) channel.Query {
 	now := time.Now()
 	return channel.Query{Count: now.Before(d.counted) || now.Before(d.scraped) && now.Sub(c.when) >= scrapeAge}
 }
 
-// scrape has the directors count now and then, for a while.
-func (d *directors) scrape() {
+// scrape has the helpers count now and then, for a while.
+func (d *helpers) scrape() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.scraped = time.Now().Add(scrapeFor)
 }
 
-// count has the directors count what each real server has to do, for a while.
-func (d *directors) count() {
+// count has the helpers count what each real server has to do, for a while.
+func (d *helpers) count() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.counted = time.Now().Add(countFor)
 }
 
-// director is one conversation. The mutex of directors guards the fields below it.
-type director struct {
+// conversation is with one helper. The mutex of helpers guards the fields below it.
+type conversation struct {
 	guest  policy.Guest
 	digest string
 	cancel context.CancelFunc
@@ -95,8 +95,8 @@ type director struct {
 	gap    time.Duration
 }
 
-// want begins conversations with new directors, ends those that are gone and hands changed states over.
-func (d *directors) want(ctx context.Context, guests []policy.Guest) {
+// want begins conversations with new machines, ends those that are gone and hands changed states over.
+func (d *helpers) want(ctx context.Context, guests []policy.Guest) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	wanted := map[policy.GuestName]bool{}
@@ -116,7 +116,7 @@ func (d *directors) want(ctx context.Context, guests []policy.Guest) {
 			c.cancel()
 		}
 		cctx, cancel := context.WithCancel(ctx)
-		c := &director{guest: g, digest: digest, cancel: cancel, kick: make(chan struct{}, 1), silence: silence{began: time.Now()}}
+		c := &conversation{guest: g, digest: digest, cancel: cancel, kick: make(chan struct{}, 1), silence: silence{began: time.Now()}}
 		d.each[g.Name] = c
 		go d.converse(cctx, c)
 	}
@@ -130,7 +130,7 @@ func (d *directors) want(ctx context.Context, guests []policy.Guest) {
 
 // settle waits until every director that answers has reached the state that is wanted now, but not for long: one that cannot
 // must not hold up the blade.
-func (d *directors) settle(ctx context.Context) {
+func (d *helpers) settle(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
 	defer cancel()
 	for ctx.Err() == nil && d.behind() {
@@ -139,7 +139,7 @@ func (d *directors) settle(ctx context.Context) {
 }
 
 // behind says whether a director that answers has not reached its state yet.
-func (d *directors) behind() bool {
+func (d *helpers) behind() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, c := range d.each {
@@ -151,7 +151,7 @@ func (d *directors) behind() bool {
 }
 
 // last returns what a director said last, when, and the error of the last attempt. False: no such director.
-func (d *directors) last(name policy.GuestName) (answer directorAnswer, ok bool) {
+func (d *helpers) last(name policy.GuestName) (answer directorAnswer, ok bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	c, ok := d.each[name]
@@ -186,14 +186,14 @@ func (a directorAnswer) problem() string {
 }
 
 // nudge makes the conversation look at once. The caller may hold the mutex.
-func (c *director) nudge() {
+func (c *conversation) nudge() {
 	select {
 	case c.kick <- struct{}{}:
 	default:
 	}
 }
 
-func (d *directors) converse(ctx context.Context, c *director) {
+func (d *helpers) converse(ctx context.Context, c *conversation) {
 	var client *channel.Client
 	defer func() {
 		if client != nil {
@@ -205,15 +205,15 @@ func (d *directors) converse(ctx context.Context, c *director) {
 		select {
 		case <-ctx.Done():
 		case <-c.kick:
-		case <-time.After(directorPoll):
+		case <-time.After(helperPoll):
 		}
 	}
 }
 
 // speak does one exchange and returns the client to use next time: nil after an error, because a stream that failed once has
 // lost its framing.
-func (d *directors) speak(ctx context.Context, c *director, client *channel.Client) *channel.Client {
-	ctx, cancel := context.WithTimeout(ctx, directorTimeout)
+func (d *helpers) speak(ctx context.Context, c *conversation, client *channel.Client) *channel.Client {
+	ctx, cancel := context.WithTimeout(ctx, helperTimeout)
 	defer cancel()
 	d.mu.Lock()
 	guest, digest, query := c.guest, c.digest, d.query(c)
@@ -262,7 +262,7 @@ func shortOf(s channel.Status) policy.ServiceName {
 }
 
 // tell hands on what a director says otherwise than it did when that was told last.
-func (d *directors) tell(c *director, name policy.GuestName, status channel.Status, now time.Time) {
+func (d *helpers) tell(c *conversation, name policy.GuestName, status channel.Status, now time.Time) {
 	if c.toldAt.IsZero() && status.Uptime > now.Sub(c.silence.began) {
 		c.told, c.toldAt = status, now // it was so before this agent began
 		return
