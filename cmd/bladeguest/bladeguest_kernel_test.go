@@ -79,7 +79,7 @@ const (
 	back       = 2
 )
 
-// site is a user who is the backbone as well, a director, room for another one and two real servers on three networks. Each is a namespace.
+// site is a user who is the backbone as well, a director, room for two more and two real servers on three networks. Each is a namespace.
 type site struct {
 	t     *testing.T
 	names map[string]string // of namespaces
@@ -89,7 +89,7 @@ type site struct {
 func newSite(t *testing.T) *site {
 	t.Helper()
 	s := &site{t: t, names: map[string]string{}, dir: t.TempDir()}
-	for _, n := range []string{"switch", "user", "dir", "dir2", "rs1", "rs2"} {
+	for _, n := range []string{"switch", "user", "dir", "dir2", "dir3", "rs1", "rs2"} {
 		s.names[n] = fmt.Sprintf("bg%d%s", os.Getpid(), n)
 		s.ip("netns", "add", s.names[n])
 		t.Cleanup(func() { _ = exec.Command("ip", "netns", "del", s.names[n]).Run() })
