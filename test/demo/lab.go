@@ -174,7 +174,8 @@ func (l lab) captured(ctx context.Context) (map[string]int, error) {
 	return count, nil
 }
 
-// sortOf names the sort of a frame from tcpdump's line: its VLAN, and whether it is to or from a VIP.
+// sortOf names the sort of a frame from tcpdump's line: its VLAN, and whether it is to or from a VIP. What goes from one to the directors' network
+// answers a probe of a director, which asks each real server through the VIP as a user does.
 func sortOf(line string) string {
 	vlan := "untagged"
 	if _, rest, ok := strings.Cut(line, ": vlan "); ok {
@@ -189,6 +190,8 @@ func sortOf(line string) string {
 		switch {
 		case strings.HasPrefix(to, vip+".80"):
 			return vlan + ", requests to a VIP"
+		case strings.HasSuffix(from, vip+".80") && (strings.HasPrefix(to, uplink4) || strings.HasPrefix(to, uplink6)):
+			return vlan + ", answers from a VIP to a probe"
 		case strings.HasSuffix(from, vip+".80"):
 			return vlan + ", answers from a VIP"
 		case strings.HasPrefix(to, vip), strings.HasSuffix(from, vip):

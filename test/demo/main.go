@@ -20,6 +20,8 @@ const (
 	fleet    = "test/fleets/one-blade"
 	vip4     = "203.0.113.10"
 	vip6     = "2001:db8:5::10"
+	uplink4  = "192.0.2." // how addresses of the directors' network begin
+	uplink6  = "2001:db8:111::"
 	requests = 200
 )
 
@@ -190,9 +192,10 @@ func tagged(ctx context.Context, l lab) error {
 		return err
 	}
 	want := []string{"VLAN 111, requests to a VIP", "VLAN 120, others", "VLAN 130, answers from a VIP"}
+	may := []string{"VLAN 130, answers from a VIP to a probe", "VLAN 111, answers from a VIP to a probe"} // by the router, as a user's
 	for _, what := range slices.Sorted(maps.Keys(frames)) {
-		fmt.Printf("%-30s %6d frames\n", what, frames[what])
-		if strings.Contains(what, "VIP") && !slices.Contains(want, what) {
+		fmt.Printf("%-40s %6d frames\n", what, frames[what])
+		if strings.Contains(what, "VIP") && !slices.Contains(want, what) && !slices.Contains(may, what) {
 			return fmt.Errorf("frames of a VIP where none belong: %s", what)
 		}
 	}
