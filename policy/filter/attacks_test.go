@@ -17,15 +17,11 @@ func TestAttacksAreDropped(t *testing.T) {
 		attackAll(t, b, classes)
 	}
 	for seed := range uint64(20) {
-		f, diagnostics := policy.Load(filtertest.Fleet(seed))
-		if diagnostics.HasErrors() {
-			t.Fatal(diagnostics)
+		blades, err := filtertest.Blades(seed)
+		if err != nil {
+			t.Fatal(err)
 		}
-		for _, entry := range f.Blades {
-			b, err := policy.Derive(f, entry.Name)
-			if err != nil {
-				t.Fatal(err)
-			}
+		for _, b := range blades {
 			attackAll(t, b, classes)
 		}
 	}

@@ -45,15 +45,11 @@ func TestAttacksComeToNothing(t *testing.T) {
 func withPair(t *testing.T) policy.Blade {
 	t.Helper()
 	for seed := range uint64(20) {
-		f, diagnostics := policy.Load(filtertest.Fleet(seed))
-		if diagnostics.HasErrors() {
-			t.Fatal(diagnostics)
+		blades, err := filtertest.Blades(seed)
+		if err != nil {
+			t.Fatal(err)
 		}
-		for _, entry := range f.Blades {
-			b, err := policy.Derive(f, entry.Name)
-			if err != nil {
-				t.Fatal(err)
-			}
+		for _, b := range blades {
 			if slices.ContainsFunc(b.Peers, func(p policy.Peer) bool { return p.VRRP != nil && p.Blade == b.Name }) {
 				return b
 			}

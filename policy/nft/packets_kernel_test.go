@@ -183,16 +183,12 @@ func TestJudgeAgreesWithKernel(t *testing.T) {
 func TestJudgeAgreesWithKernelOnDrawnFleets(t *testing.T) {
 	drawn := 0
 	for seed := range uint64(*fleets) {
-		f, diagnostics := policy.Load(filtertest.Fleet(seed))
-		if diagnostics.HasErrors() {
-			t.Fatal(diagnostics)
+		blades, err := filtertest.Blades(seed)
+		if err != nil {
+			t.Fatal(err)
 		}
-		for _, entry := range f.Blades {
-			t.Run(fmt.Sprintf("%d-%s", seed, entry.Name), func(t *testing.T) {
-				b, err := policy.Derive(f, entry.Name)
-				if err != nil {
-					t.Fatal(err)
-				}
+		for _, b := range blades {
+			t.Run(fmt.Sprintf("%d-%s", seed, b.Name), func(t *testing.T) {
 				agrees(t, b, seed, *packets/4)
 			})
 			drawn += *packets / 4

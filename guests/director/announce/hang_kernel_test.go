@@ -96,17 +96,7 @@ func (r *rig) signalAll(signal syscall.Signal) {
 }
 
 // pid is that of a director's daemon. 0: it is being started.
-func (r *rig) pid(daemon string) int {
-	text, err := os.ReadFile(filepath.Join(r.run, "director", daemon+".pid"))
-	if err != nil {
-		return 0
-	}
-	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
-	if err != nil {
-		return 0
-	}
-	return pid
-}
+func (r *rig) pid(daemon string) int { return pidIn(filepath.Join(r.run, "director", daemon+".pid")) }
 
 // full says whether the director has its router as a neighbour in both families.
 func (d *director) full() bool {

@@ -25,6 +25,23 @@ blades:
 	return []policy.File{{Name: "fleet.yaml", Data: []byte(text + f.services() + f.guests() + f.rules())}}
 }
 
+// Blades derives the blades of the fleet that a seed draws. An error means that the policy refuses what was drawn.
+func Blades(seed uint64) ([]policy.Blade, error) {
+	f, diagnostics := policy.Load(Fleet(seed))
+	if diagnostics.HasErrors() {
+		return nil, fmt.Errorf("fleet %d: %s", seed, diagnostics)
+	}
+	var out []policy.Blade
+	for _, entry := range f.Blades {
+		b, err := policy.Derive(f, entry.Name)
+		if err != nil {
+			return nil, fmt.Errorf("fleet %d: %w", seed, err)
+		}
+		out = append(out, b)
+	}
+	return out, nil
+}
+
 type fleet struct {
 	rand      *rand.Rand
 	names     []string // services
