@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -35,7 +36,7 @@ func (d *daemon) watch(ctx context.Context, pid int) error {
 			return err
 		case <-look.C:
 		}
-		if Stopped(pid) || d.name == keepalived && Stopped(d.child()) {
+		if Stopped(pid) || slices.ContainsFunc(d.program().workers(), Stopped) {
 			stopped++
 		} else {
 			stopped = 0
@@ -51,7 +52,7 @@ func (d *daemon) watch(ctx context.Context, pid int) error {
 func (d *daemon) interview(ctx context.Context, pid int) error {
 	patience := asksBooting
 	for missed := 0; missed < patience; {
-		if d.answers(ctx, pid) {
+		if d.program().answers(ctx, pid) {
 			patience, missed = asksSilent, 0
 		} else {
 			missed++
@@ -63,15 +64,6 @@ func (d *daemon) interview(ctx context.Context, pid int) error {
 		}
 	}
 	return fmt.Errorf("it does not answer, %d times", patience)
-}
-
-// answers asks a daemon once.
-func (d *daemon) answers(ctx context.Context, pid int) bool {
-	if d.name == keepalived {
-		return d.dumps(ctx, pid)
-	}
-	_, err := ask(ctx, d.path(".vty"), "echo alive")
-	return err == nil
 }
 
 // Stopped says whether a process is stopped.

@@ -17,12 +17,22 @@ import (
 	"github.com/bladenet/bladenet/guests/inside"
 )
 
-// keepalived is two processes: one that does the work, and its parent, which passes signals on. It runs no checks, no scripts and, since
-// each VIP is its own, no groups.
+// vrrp is keepalived. It is two processes: one that does the work, and its parent, which passes signals on. It runs no checks, no scripts and,
+// since each VIP is its own, no groups.
+type vrrp struct{ *daemon }
 
-// keepalivedArgs keep it in the foreground, with nothing but VRRP, and let it end when its child does.
-func (d *daemon) keepalivedArgs() []string {
-	return []string{
+func (d vrrp) dir() string { return d.cfg.Pair }
+
+func (d vrrp) evict() error {
+	d.clear()
+	return nil
+}
+
+func (d vrrp) begin(context.Context) (end func()) { return d.clear }
+
+// command keeps it in the foreground, with nothing but VRRP, and lets it end when its child does.
+func (d vrrp) command() (path string, args []string) {
+	return d.cfg.Keepalived, []string{
 		"--dont-fork", "--vrrp", "--dont-respawn", "--log-console", "--no-syslog",
 		"--use-file=" + d.path(".conf"), "--pid=" + d.path(".pid"), "--vrrp_pid=" + d.path("-vrrp.pid"),
 	}
@@ -65,20 +75,32 @@ func (c Config) tellVIPs(spec Spec, loopback []netip.Addr) error {
 	return nil
 }
 
-// reload gives a running daemon another configuration. What is in both stays as it is.
-func (d *daemon) reload(after string) error {
+// retell has it read another configuration. What is in both stays as it is.
+func (d vrrp) retell(_ context.Context, after string) error {
 	if err := writeOwned(d.path(".conf"), after, owner{}); err != nil {
 		return err
 	}
 	d.file = after
-	if pid := pidIn(d.path(".pid")); slices.Contains(d.processes(), pid) {
-		return unix.Kill(pid, unix.SIGHUP)
+	pid := pidIn(d.path(".pid"))
+	if !slices.Contains(d.processes(), pid) {
+		return errors.New("reload VRRP's daemon: it has just ended")
 	}
-	return errors.New("reload VRRP's daemon: it has just ended")
+	if err := unix.Kill(pid, unix.SIGHUP); err != nil {
+		return err
+	}
+	d.cfg.Log.Info("told a routing daemon its VIPs", "daemon", d.name)
+	return nil
 }
 
 // child is the process that does the work; 0: it does not run yet.
-func (d *daemon) child() int { return pidIn(d.path("-vrrp.pid")) }
+func (d vrrp) child() int { return pidIn(d.path("-vrrp.pid")) }
+
+func (d vrrp) workers() []int {
+	if child := d.child(); child > 0 {
+		return []int{child}
+	}
+	return nil
+}
 
 func pidIn(path string) int {
 	text, err := os.ReadFile(path)
@@ -93,7 +115,7 @@ func pidIn(path string) int {
 }
 
 // processes lists the daemon's, by what they were started with.
-func (d *daemon) processes() []int {
+func (d vrrp) processes() []int {
 	file := "--use-file=" + d.path(".conf")
 	return processes(func(pid int) bool {
 		args, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
@@ -101,9 +123,9 @@ func (d *daemon) processes() []int {
 	})
 }
 
-// endKeepalived ends what is left of a daemon, of this supervisor or one before it, and takes its VIPs away: one that was killed leaves them,
+// clear ends what is left of a daemon, of this supervisor or one before it, and takes its VIPs away: one that was killed leaves them,
 // and the kernel would go on answering for them.
-func (d *daemon) endKeepalived() {
+func (d vrrp) clear() {
 	for range int(dropTimeout / lookDump) {
 		left := d.processes()
 		if len(left) == 0 {
@@ -126,9 +148,9 @@ func (d *daemon) endKeepalived() {
 // dropTimeout bounds how long that may take.
 const dropTimeout = 5 * time.Second
 
-// dumps says whether the daemon gives a sign of life: it is asked for its statistics, which it writes into a file (keepalived(8), SIGUSR2). Its
+// answers says whether it gives a sign of life: it is asked for its statistics, which it writes into a file (keepalived(8), SIGUSR2). Its
 // parent passes the question on, so that an answer takes both. Before it is ready for the question, which would end it, it gives none.
-func (d *daemon) dumps(ctx context.Context, pid int) bool {
+func (d vrrp) answers(ctx context.Context, pid int) bool {
 	path := d.path(".stats")
 	_ = os.Remove(path)
 	if !takes(pid, unix.SIGUSR2) || !takes(d.child(), unix.SIGUSR2) {

@@ -31,38 +31,16 @@ func liveChange(before, after string) ([]string, bool) {
 	return append(commands, "end"), true
 }
 
-// retell tells the daemons whose configuration changed by VIPs only of their new one. A daemon that does not take it is left as
-// it is, to be restarted by who compares configurations next.
+// retell tells the daemons whose configuration changed by VIPs only of their new one.
 func (s *Supervisor) retell(ctx context.Context, files map[string]string) error {
 	for name, d := range s.running {
 		after, wanted := files[name]
 		if !wanted || after == d.file || !d.alive.Load() {
 			continue
 		}
-		if name == keepalived {
-			if err := d.reload(after); err != nil {
-				return err
-			}
-			s.cfg.Log.Info("told a routing daemon its VIPs", "daemon", name)
-			continue
-		}
-		commands, ok := liveChange(d.file, after)
-		if !ok {
-			continue
-		}
-		if err := tell(ctx, d.path(".vty"), commands); err != nil {
-			s.cfg.Log.Warn("restart a routing daemon that does not take its new VIPs", "daemon", name, "err", err)
-			continue
-		}
-		owner, err := lookup(s.cfg.User)
-		if err != nil {
+		if err := d.program().retell(ctx, after); err != nil {
 			return err
 		}
-		if err := writeOwned(d.path(".conf"), after, owner); err != nil {
-			return err
-		}
-		d.file = after
-		s.cfg.Log.Info("told a routing daemon its VIPs", "daemon", name, "changes", len(commands)-3)
 	}
 	return nil
 }

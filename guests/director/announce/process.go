@@ -82,23 +82,18 @@ func (d *daemon) renew() {
 
 // once runs the daemon until it ends, hangs, or is renewed.
 func (d *daemon) once(ctx context.Context) error {
-	if err := d.evict(); err != nil {
+	program := d.program()
+	if err := program.evict(); err != nil {
 		return err
 	}
 	run, end := context.WithCancel(ctx)
 	defer end()
 	d.renewal.Store(&end)
-	switch d.name {
-	case zebra:
-		defer d.cfg.forgetZebra()
-	case keepalived:
-		defer d.endKeepalived()
-	default:
-		waitFor(run, d.cfg.zebraSocket())
-	}
-	cmd := exec.CommandContext(run, d.program(), d.args()...)
-	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "TMPDIR=" + d.dir()}
-	cmd.Dir = d.dir()
+	defer program.begin(run)()
+	path, args := program.command()
+	cmd := exec.CommandContext(run, path, args...)
+	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "TMPDIR=" + program.dir()}
+	cmd.Dir = program.dir()
 	said := &lineLog{log: d.cfg.Log, daemon: d.name, skip: d.chatter()}
 	cmd.Stdout, cmd.Stderr = said, said
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pgid: d.group}
@@ -118,8 +113,8 @@ func (d *daemon) once(ctx context.Context) error {
 			hung <- err
 			end()
 			_ = cmd.Process.Signal(syscall.SIGCONT)
-			if d.name == keepalived {
-				_ = unix.Kill(d.child(), unix.SIGCONT)
+			for _, worker := range program.workers() {
+				_ = unix.Kill(worker, unix.SIGCONT)
 			}
 		}
 	}()
@@ -141,66 +136,32 @@ func (d *daemon) once(ctx context.Context) error {
 	return err
 }
 
-// evict ends a daemon that outlived both its supervisor and its guard: it would hold the lock on its pid file for ever. Who
-// holds the lock is the kernel's word, so no other process is met.
-func (d *daemon) evict() error {
-	if d.name == keepalived {
-		d.endKeepalived()
-		return nil
-	}
-	f, err := os.OpenFile(d.path(".pid"), os.O_RDWR, 0)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("look for an older daemon: %w", err)
-	}
-	defer f.Close()
-	for range 30 {
-		lock := unix.Flock_t{Type: unix.F_WRLCK}
-		if err := unix.FcntlFlock(f.Fd(), unix.F_GETLK, &lock); err != nil {
-			return fmt.Errorf("look for an older daemon: %w", err)
-		}
-		if lock.Type == unix.F_UNLCK || lock.Pid <= 0 {
-			return nil
-		}
-		d.cfg.Log.Warn("end an older routing daemon", "daemon", d.name, "pid", lock.Pid)
-		_ = unix.Kill(int(lock.Pid), unix.SIGTERM)
-		time.Sleep(100 * time.Millisecond)
-	}
-	return errors.New("an older daemon does not end")
+// program is what FRR's daemons and keepalived do each in its own way.
+type program interface {
+	// dir is where its files are.
+	dir() string
+	// evict ends one that outlived both its supervisor and its guard.
+	evict() error
+	// begin does what must be before a process starts, and returns what must be after it has ended.
+	begin(ctx context.Context) (end func())
+	command() (path string, args []string)
+	// workers are the processes beside the one that was started.
+	workers() []int
+	// answers asks once for a sign of life.
+	answers(ctx context.Context, pid int) bool
+	// retell tells a process that runs of another configuration. What it does not take is no error: it is restarted by who compares
+	// configurations next.
+	retell(ctx context.Context, after string) error
 }
 
-func (d *daemon) path(suffix string) string { return filepath.Join(d.dir(), d.name+suffix) }
-
-// dir is where the daemon's files are.
-func (d *daemon) dir() string {
+func (d *daemon) program() program {
 	if d.name == keepalived {
-		return d.cfg.Pair
+		return vrrp{d}
 	}
-	return d.cfg.Run
+	return frr{d}
 }
 
-func (d *daemon) program() string {
-	if d.name == keepalived {
-		return d.cfg.Keepalived
-	}
-	return filepath.Join(d.cfg.Programs, d.name)
-}
-
-func (d *daemon) args() []string {
-	if d.name == keepalived {
-		return d.keepalivedArgs()
-	}
-	args := []string{
-		"-f", d.path(".conf"), "-i", d.path(".pid"), "-z", d.cfg.zebraSocket(), "--vty_socket", d.cfg.Run,
-		"-P", "0", "-u", d.cfg.User, "-g", d.cfg.User,
-	}
-	if d.name == "bfdd" {
-		args = append(args, "--bfdctl", d.path(".sock"))
-	}
-	return args
-}
+func (d *daemon) path(suffix string) string { return filepath.Join(d.program().dir(), d.name+suffix) }
 
 // owner is whom the daemons run as after they have what only root gets.
 type owner struct{ uid, gid int }
